@@ -1,0 +1,50 @@
+# Everything one can do here. `make` alone lists it.
+
+UV_VERSION := 0.13.8
+# uv from the PATH, else fetched from PyPI into .tools/: the system is not touched.
+UV ?= $(shell command -v uv || echo .tools/uv/bin/uv)
+RUN := $(UV) run --locked --quiet
+KIT := $(RUN) python -m testkit
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo stop cluster test check format manifests clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(UV) ## Install what the project needs into .venv, build the control plane's binaries once
+	$(UV) sync --locked
+	$(KIT).binaries
+
+demo: $(UV) ## The whole way, from an annotated ServiceAccount to an access token (KEEP=1: leave it running)
+	$(KIT).demo $(if $(KEEP),--keep)
+
+stop: $(UV) ## End what `make demo KEEP=1` left running
+	$(KIT).demo --stop
+
+cluster: $(UV) ## Keep a control plane running until Ctrl-C and print its KUBECONFIG
+	$(KIT).cluster
+
+test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
+	$(KIT).binaries
+	$(RUN) pytest $(ARGS)
+
+check: $(UV) ## Lint, types, layers
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+
+format: $(UV) ## Write the house's format
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+manifests: $(UV) ## Render manifests/install.yaml from the chart
+	$(KIT).manifests
+
+clean: ## Remove the environment and what tools left (not the cached binaries)
+	rm -rf .venv .tools .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.tools/uv/bin/uv:
+	@echo "uv is not on the PATH: fetching uv $(UV_VERSION) into .tools/"
+	@python3 -m pip install --quiet --disable-pip-version-check --target .tools/uv uv==$(UV_VERSION)

@@ -1,0 +1,1 @@
+"""Azure credentials for pods."""

@@ -1,0 +1,1 @@
+"""Gives the pods of annotated ServiceAccounts an Azure identity without a secret."""

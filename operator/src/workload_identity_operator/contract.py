@@ -1,0 +1,66 @@
+"""Every name, path, bound and default that users, pods and Azure rely on, each in one place.
+
+Unless said otherwise the values are those of Azure/azure-workload-identity v1.6.0, so that
+clusters move over without changing a manifest. The chart's templates and the tests take theirs
+from here or are checked against it.
+"""
+
+from typing import Final
+
+PREFIX: Final = "azure.workload.identity/"
+"""Prefix of all our labels and annotations."""
+
+# On pods.
+USE_LABEL: Final = PREFIX + "use"
+"""Pod label; `"true"` opts the pod in."""
+EXPIRATION: Final = PREFIX + "service-account-token-expiration"
+"""Annotation on pod or ServiceAccount: lifetime of the projected token in seconds; the pod's wins."""
+SKIP_CONTAINERS: Final = PREFIX + "skip-containers"
+"""Pod annotation: names of containers that stay untouched, separated by `;`."""
+INJECT_PROXY: Final = PREFIX + "inject-proxy-sidecar"
+"""Pod annotation: add the proxy for programs that call the instance metadata service."""
+PROXY_PORT: Final = PREFIX + "proxy-sidecar-port"
+"""Pod annotation: the port that proxy listens on."""
+MIRROR_POD: Final = "kubernetes.io/config.mirror"
+"""Annotation of the kubelet's copy of a static pod, which may not use projected tokens."""
+
+# On ServiceAccounts.
+CLIENT_ID: Final = PREFIX + "client-id"
+"""Annotation: client id of the application or managed identity."""
+TENANT_ID: Final = PREFIX + "tenant-id"
+"""Annotation: tenant id, where it differs from the cluster's."""
+
+POD_ANNOTATIONS: Final = frozenset({EXPIRATION, SKIP_CONTAINERS, INJECT_PROXY, PROXY_PORT})
+SERVICE_ACCOUNT_ANNOTATIONS: Final = frozenset({CLIENT_ID, TENANT_ID, EXPIRATION})
+
+# In wired containers, in the order they are appended.
+ENV_CLIENT_ID: Final = "AZURE_CLIENT_ID"
+ENV_TENANT_ID: Final = "AZURE_TENANT_ID"
+ENV_TOKEN_FILE: Final = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105 - the variable's name
+ENV_AUTHORITY_HOST: Final = "AZURE_AUTHORITY_HOST"
+
+# The projected volume.
+BASE_PATH: Final = "/var/run/secrets/azure/wi"
+"""Where the volume is mounted, read-only."""
+TOKEN_PATH: Final = "token/azure-identity-token"  # noqa: S105 - a path
+"""The token's path inside the volume."""
+TOKEN_FILE: Final = f"{BASE_PATH}/{TOKEN_PATH}"
+"""The token file as the container sees it."""
+VOLUME_PREFIX: Final = "azure-workload-identity-reserved-"
+"""Begins the name of every volume of ours (and the peer's); 33 characters."""
+VOLUME_HASH_LENGTH: Final = 30
+"""Hex digits after the prefix: 33 + 30 = 63, the longest name Kubernetes allows."""
+
+# The projected token.
+DEFAULT_EXPIRATION: Final = 3600
+"""Seconds."""
+MIN_EXPIRATION: Final = 3600
+"""Seconds; included."""
+MAX_EXPIRATION: Final = 86400
+"""Seconds; included."""
+
+# The webhook.
+WEBHOOK_NAME: Final = "mutation.azure-workload-identity.io"
+WEBHOOK_PATH: Final = "/mutate-v1-pod"
+MAX_REVIEW_BYTES: Final = 7 * 1024 * 1024
+"""A longer review is refused with 413 before it is read."""

@@ -1,0 +1,1 @@
+"""The test kit: a real control plane, a token service that verifies, and the demo."""
