@@ -1,1 +1,3 @@
 """Gives the pods of annotated ServiceAccounts an Azure identity without a secret."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,130 @@
+"""ServiceAccounts: a table of those that carry our annotations, and a live look-up for the rest.
+
+kopf's watch fills the table. A pod may come an instant after its ServiceAccount was annotated,
+before the watch has told; so whoever is not in the table is asked for, once for all pods that
+ask at the same moment. An unknown ServiceAccount is remembered for a second, so that a burst of
+pods naming it costs one request; the watch clears that at once.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from time import monotonic
+from typing import Final, TypeAlias
+
+from workload_identity_operator import contract
+from workload_identity_operator.errors import AccountLookupFailed
+
+Annotations: TypeAlias = Mapping[str, str]
+Name: TypeAlias = tuple[str, str]
+"""Namespace and name."""
+
+MISSING_FOR: Final = 1.0
+"""Seconds that a ServiceAccount which was not there is taken to be still missing."""
+LOOKUP_TIMEOUT: Final = 2.0
+"""Seconds; the API server gives up a review after 5 to 10."""
+
+
+def ours(annotations: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the annotations under our prefix; the rest is dropped here, for memory's sake."""
+    return {k: v for k, v in (annotations or {}).items() if k.startswith(contract.PREFIX)}
+
+
+class Accounts:
+    """Answers what a ServiceAccount is annotated with.
+
+    Attributes:
+        on_lookup: Told "table", "live", "missing" or "failed" for each answer.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[str, str], Awaitable[Annotations | None]],
+        on_lookup: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Start with an empty table.
+
+        Args:
+            fetch: Asks the API server for (namespace, name); None when there is none.
+            on_lookup: See the class.
+        """
+        self.on_lookup = on_lookup
+        self._fetch = fetch
+        self._table: dict[Name, Annotations] = {}
+        self._flights: dict[Name, asyncio.Task[Annotations | None]] = {}
+        self._missing: dict[Name, float] = {}
+        self._filling = False
+        self._told: set[Name] = set()
+
+    def __len__(self) -> int:
+        """Return how many ServiceAccounts carry our annotations."""
+        return len(self._table)
+
+    def put(self, namespace: str, name: str, annotations: Mapping[str, str] | None) -> None:
+        """Take what the watch told of a ServiceAccount that exists."""
+        key = (namespace, name)
+        if self._filling:
+            self._told.add(key)
+        self._missing.pop(key, None)
+        if kept := ours(annotations):
+            self._table[key] = kept
+        else:
+            self._table.pop(key, None)
+
+    def drop(self, namespace: str, name: str) -> None:
+        """Take that the watch told of a ServiceAccount that is gone."""
+        key = (namespace, name)
+        if self._filling:
+            self._told.add(key)
+        self._table.pop(key, None)
+
+    async def fill(self, listing: AsyncIterable[tuple[str, str, Annotations]]) -> None:
+        """Take a listing of all ServiceAccounts, which may be older than what the watch tells meanwhile."""
+        self._filling = True
+        try:
+            async for namespace, name, annotations in listing:
+                key = (namespace, name)
+                if key not in self._told and (kept := ours(annotations)):
+                    self._table[key] = kept
+        finally:
+            self._filling = False
+            self._told.clear()
+
+    async def of(self, namespace: str, name: str) -> Annotations | None:
+        """Return the annotations under our prefix; None when there is no such ServiceAccount.
+
+        Raises:
+            AccountLookupFailed: It is not in the table and the API server did not tell in time.
+        """
+        key = (namespace, name)
+        known = self._table.get(key)
+        if known is not None:
+            self.on_lookup("table")
+            return known
+        if self._missing.get(key, 0.0) > monotonic():
+            self.on_lookup("missing")
+            return None
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = asyncio.create_task(self._look_up(key))
+            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        try:
+            # Shielded: one caller's client hanging up must not fail the others.
+            found = await asyncio.shield(flight)
+        except AccountLookupFailed:
+            self.on_lookup("failed")
+            raise
+        self.on_lookup("missing" if found is None else "live")
+        return found
+
+    async def _look_up(self, key: Name) -> Annotations | None:
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
+                found = await self._fetch(*key)
+        except TimeoutError as error:
+            raise AccountLookupFailed(f"no answer within {LOOKUP_TIMEOUT:g} s") from error
+        if found is not None:
+            return ours(found)
+        now = monotonic()
+        self._missing = {name: until for name, until in self._missing.items() if until > now}
+        self._missing[key] = now + MISSING_FOR
+        return None

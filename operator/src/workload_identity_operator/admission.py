@@ -1,0 +1,93 @@
+"""Answers a review: gather the ServiceAccount, compute the wiring, say it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from workload_identity_operator import contract, reviews
+from workload_identity_operator.accounts import Accounts, Annotations
+from workload_identity_operator.errors import AccountLookupFailed, PodRefused
+from workload_identity_operator.identity import Defaults, identity_of, quoted
+from workload_identity_operator.reviews import Review
+from workload_identity_operator.shapes import Json, is_object_name, mapping, text, texts
+from workload_identity_operator.wiring import wire
+
+_MIRROR_POD: Final = "a static pod cannot have an Azure identity: it may not project a token"
+_NOT_FOUND: Final = (
+    'serviceaccounts "{}" not found in namespace {}: create it, or correct the pod\'s serviceAccountName'
+)
+_NOT_TOLD: Final = "ServiceAccount {} could not be looked up: {}; the same create may succeed later"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a review.
+
+    Attributes:
+        body: The AdmissionReview to send back.
+        outcome: "wired", "unchanged", "refused" (the author must change something), "missing"
+            (no such ServiceAccount) or "failed" (the API server could not be asked).
+        reason: The message of a refusal, else "".
+        pod: Name or generateName of the pod, for the log.
+        account: Name of its ServiceAccount, for the log.
+    """
+
+    body: bytes
+    outcome: str
+    reason: str = ""
+    pod: str = ""
+    account: str = ""
+
+
+async def admit(review: Review, accounts: Accounts, defaults: Defaults) -> Answer:
+    """Answer one review. Never raises for what a review may hold."""
+    if not _concerns_us(review):
+        return Answer(reviews.allowed(review), "unchanged")
+    shown = account = ""
+    try:
+        pod = _pod_of(review)
+        metadata = mapping(pod.get("metadata"), "metadata")
+        labels = texts(metadata, "labels", "metadata")
+        annotations = texts(metadata, "annotations", "metadata")
+        shown = text(metadata, "name", "metadata") or text(metadata, "generateName", "metadata")
+        if contract.MIRROR_POD in annotations:
+            return Answer(reviews.allowed(review, warnings=[_MIRROR_POD]), "unchanged", "", shown)
+        account = text(mapping(pod.get("spec"), "spec"), "serviceAccountName", "spec") or "default"
+        _check_name("spec.serviceAccountName", account)
+        found = await _account(review.namespace, account, accounts)
+        if found is None:
+            reason = _NOT_FOUND.format(account, quoted(review.namespace))
+            return Answer(reviews.denied(review, 400, reason), "missing", reason, shown, account)
+        wiring = wire(pod, identity_of(labels, annotations, found, defaults))
+    except PodRefused as refusal:
+        reason = str(refusal)
+        return Answer(reviews.denied(review, 400, reason), "refused", reason, shown, account)
+    except AccountLookupFailed as failure:
+        reason = _NOT_TOLD.format(quoted(account), failure)
+        return Answer(reviews.denied(review, 503, reason), "failed", reason, shown, account)
+    outcome = "wired" if wiring.operations else "unchanged"
+    return Answer(reviews.allowed(review, wiring.operations, wiring.warnings), outcome, "", shown, account)
+
+
+def _concerns_us(review: Review) -> bool:
+    """Whether it is the creation of a pod; whatever else a hand-edited configuration sends passes."""
+    return review.operation in {"", "CREATE"} and not review.subresource and review.kind in {"", "Pod"}
+
+
+def _pod_of(review: Review) -> Json:
+    if review.pod is None:
+        raise PodRefused("request.object: wanted a Pod, found nothing to decode")
+    return review.pod
+
+
+async def _account(namespace: str, name: str, accounts: Accounts) -> Annotations | None:
+    if not namespace:
+        return None
+    _check_name("request.namespace", namespace)
+    return await accounts.of(namespace, name)
+
+
+def _check_name(what: str, name: str) -> None:
+    if not is_object_name(name):
+        raise PodRefused(
+            f"{what}: {quoted(name)} is no Kubernetes name: wanted letters a-z, digits, '-', '.'"
+        )

@@ -1,0 +1,151 @@
+"""The webhook's serving certificate and its authority: issuing them, and telling whether they still do.
+
+No I/O and no clock: names and the moment are handed in.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+AUTHORITY_LIFE: Final = timedelta(days=10 * 365)
+LEAF_LIFE: Final = timedelta(days=365)
+LOOK_AHEAD: Final = timedelta(days=90)
+"""One that does not last this much longer is replaced."""
+BACKDATED: Final = timedelta(hours=1)
+"""For API servers whose clock is behind."""
+
+# A common name holds 64 characters, a service's DNS name can be longer; only the SAN matters.
+_AUTHORITY_NAME: Final = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "workload-identity-operator-ca")])
+_LEAF_NAME: Final = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "workload-identity-operator")])
+_KEYS: Final = {"ca.crt": "authority", "ca.key": "authority_key", "tls.crt": "leaf", "tls.key": "leaf_key"}
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """An authority and the serving certificate it issued, all PEM.
+
+    Attributes:
+        authority: What goes into a `caBundle`.
+        authority_key: Its private key.
+        leaf: What the webhook serves.
+        leaf_key: Its private key.
+    """
+
+    authority: bytes
+    authority_key: bytes = field(repr=False)
+    leaf: bytes
+    leaf_key: bytes = field(repr=False)
+
+    def as_secret(self) -> dict[str, bytes]:
+        """Return the data of a Secret, under the peer's keys."""
+        return {key: getattr(self, name) for key, name in _KEYS.items()}
+
+
+def from_secret(data: Mapping[str, bytes]) -> Certificate | None:
+    """Return what `as_secret` made; None when a part is missing or empty."""
+    parts = {name: data.get(key) for key, name in _KEYS.items()}
+    found = {name: value for name, value in parts.items() if value}
+    return Certificate(**found) if len(found) == len(_KEYS) else None
+
+
+def issue(names: Iterable[str], now: datetime) -> Certificate:
+    """Return a new authority and a serving certificate for the names (DNS names or IP addresses)."""
+    authority_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    authority = (
+        _builder(_AUTHORITY_NAME, authority_key.public_key(), now, AUTHORITY_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(authority_key, hashes.SHA256())
+    )
+    leaf = (
+        _builder(_LEAF_NAME, leaf_key.public_key(), now, LEAF_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
+        )
+        .sign(authority_key, hashes.SHA256())
+    )
+    return Certificate(_pem(authority), _pem_key(authority_key), _pem(leaf), _pem_key(leaf_key))
+
+
+def fault_of(certificate: Certificate, names: Iterable[str], now: datetime) -> str | None:
+    """Return why the certificate must be replaced; None when it serves these names well enough."""
+    try:
+        authority = x509.load_pem_x509_certificate(certificate.authority)
+        leaf = x509.load_pem_x509_certificate(certificate.leaf)
+        key = serialization.load_pem_private_key(certificate.leaf_key, password=None)
+        leaf.verify_directly_issued_by(authority)
+        covered = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except InvalidSignature:
+        return "the serving certificate was not issued by the authority beside it"
+    except (ValueError, TypeError, x509.ExtensionNotFound) as error:
+        return f"it cannot be read: {error}"
+    if key.public_key() != leaf.public_key():
+        return "its private key belongs to another certificate"
+    for what, found in (("authority", authority), ("serving certificate", leaf)):
+        if found.not_valid_before_utc > now or found.not_valid_after_utc < now + LOOK_AHEAD:
+            return f"the {what} is valid from {found.not_valid_before_utc} to {found.not_valid_after_utc}"
+    missing = [name for name in names if _general_name(name) not in covered]
+    return f"it does not cover {', '.join(missing)}" if missing else None
+
+
+def expiry_of(leaf: bytes) -> datetime:
+    """Return when a PEM certificate ends; time zone UTC. Raises ValueError for anything else."""
+    return x509.load_pem_x509_certificate(leaf).not_valid_after_utc
+
+
+def _builder(
+    subject: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, life: timedelta
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(_AUTHORITY_NAME)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATED)
+        .not_valid_after(now + life)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

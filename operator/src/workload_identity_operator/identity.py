@@ -1,0 +1,167 @@
+"""What a pod is given: its annotations, its ServiceAccount's and the operator's settings, made one.
+
+Precedence, first match wins:
+
+    | what       | 1                   | 2                         | 3              |
+    |------------|---------------------|---------------------------|----------------|
+    | client id  | ServiceAccount      | none, variable left out   |                |
+    | tenant id  | ServiceAccount (*)  | the cluster's             |                |
+    | expiration | pod, if non-empty   | ServiceAccount, non-empty | 3600 seconds   |
+
+    (*) its presence decides: an empty one leaves the variable out.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from workload_identity_operator import contract
+from workload_identity_operator.errors import PodRefused
+
+# int() would also take blanks, "_" and any Unicode digit. Leading zeros are fine, however many.
+_INTEGER: Final = re.compile(r"([+-]?)0*([0-9]+)")
+_LONGEST_INTEGER: Final = 19  # digits of 2**63
+_GUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# Unicode White_Space; str.strip() would also take U+001C to U+001F.
+_WHITE_SPACE: Final = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+
+
+class Defaults(Protocol):
+    """What an identity takes from the operator's settings."""
+
+    @property
+    def tenant_id(self) -> str:
+        """The cluster's tenant."""
+
+    @property
+    def authority_host(self) -> str:
+        """Base URL of the cloud's Entra, with trailing slash."""
+
+    @property
+    def audience(self) -> str:
+        """Audience of the projected token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """All that wiring a pod needs to know.
+
+    Attributes:
+        client_id: "" leaves `AZURE_CLIENT_ID` out.
+        tenant_id: "" leaves `AZURE_TENANT_ID` out.
+        authority_host: Base URL of the cloud's Entra, with trailing slash.
+        audience: Audience of the projected token.
+        expiration: Lifetime of the projected token, in seconds.
+        skip: Names of containers that stay untouched.
+        warnings: What the pod's author should know; soft findings, one sentence each.
+    """
+
+    client_id: str
+    tenant_id: str
+    authority_host: str
+    audience: str
+    expiration: int = contract.DEFAULT_EXPIRATION
+    skip: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+
+def identity_of(
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    account: Mapping[str, str],
+    defaults: Defaults,
+) -> Identity:
+    """Return what a pod is given.
+
+    Args:
+        labels: `metadata.labels` of the pod; {} when null.
+        annotations: `metadata.annotations` of the pod; {} when null.
+        account: Annotations of its ServiceAccount.
+        defaults: The operator's settings.
+
+    Raises:
+        PodRefused: The token expiration is not a whole number or out of bounds.
+    """
+    return Identity(
+        client_id=account.get(contract.CLIENT_ID, ""),
+        tenant_id=account.get(contract.TENANT_ID, defaults.tenant_id),
+        authority_host=defaults.authority_host,
+        audience=defaults.audience,
+        expiration=token_expiration(annotations, account),
+        skip=skipped_containers(annotations),
+        warnings=(
+            *_unknown_keys("label", labels, {contract.USE_LABEL}),
+            *_unknown_keys("annotation", annotations, contract.POD_ANNOTATIONS),
+            *account_warnings(account),
+        ),
+    )
+
+
+def token_expiration(pod: Mapping[str, str], account: Mapping[str, str]) -> int:
+    """Return how long the projected token lives, in seconds.
+
+    The pod's annotation wins over its ServiceAccount's, whose value is then not even parsed.
+    An empty annotation counts as absent.
+
+    Returns:
+        3600 to 86400, both included; 3600 when neither says.
+
+    Raises:
+        PodRefused: Not a whole number, or out of bounds; the message quotes the value.
+    """
+    value, owner = pod.get(contract.EXPIRATION), "pod"
+    if not value:
+        value, owner = account.get(contract.EXPIRATION), "ServiceAccount"
+    if not value:
+        return contract.DEFAULT_EXPIRATION
+    what = f"annotation {contract.EXPIRATION} of the {owner}"
+    wanted = f"wanted {contract.MIN_EXPIRATION} to {contract.MAX_EXPIRATION} seconds"
+    integer = _INTEGER.fullmatch(value)
+    if integer is None:
+        raise PodRefused(f"{what}: {quoted(value)}: invalid syntax, not a whole number; {wanted}")
+    sign, digits = integer.groups()
+    if len(digits) > _LONGEST_INTEGER or not -(2**63) <= (seconds := int(sign + digits)) < 2**63:
+        raise PodRefused(f"{what}: {quoted(value)}: value out of range of 64 bits; {wanted}")
+    if not contract.MIN_EXPIRATION <= seconds <= contract.MAX_EXPIRATION:
+        raise PodRefused(f"{what}: {seconds} is out of bounds; {wanted}")
+    return seconds
+
+
+def skipped_containers(annotations: Mapping[str, str]) -> frozenset[str]:
+    """Return the container names that the pod's annotation lists, separated by `;`."""
+    names = annotations.get(contract.SKIP_CONTAINERS, "").split(";")
+    return frozenset(name.strip(_WHITE_SPACE) for name in names) - {""}
+
+
+def account_warnings(account: Mapping[str, str]) -> Sequence[str]:
+    """Return what is odd about a ServiceAccount's annotations, one sentence each."""
+    warnings = list(_unknown_keys("ServiceAccount annotation", account, contract.SERVICE_ACCOUNT_ANNOTATIONS))
+    client_id = account.get(contract.CLIENT_ID, "")
+    if client_id and not _GUID.fullmatch(client_id.strip(_WHITE_SPACE)):
+        warnings.append(f"ServiceAccount annotation client-id is no GUID: {quoted(client_id, 48)}")
+    return warnings
+
+
+def quoted(text: str, longest: int = 64) -> str:
+    """Return the text as a JSON string, cut so that a message stays readable."""
+    return json.dumps(text if len(text) <= longest else text[:longest] + "…", ensure_ascii=False)
+
+
+def _unknown_keys(kind: str, present: Mapping[str, str], known: frozenset[str] | set[str]) -> Sequence[str]:
+    """Tell of keys under our prefix that mean nothing there: typos, and keys on the wrong object."""
+    warnings = []
+    for key in sorted(present):
+        if key.startswith(contract.PREFIX) and key not in known:
+            name = key if len(key) <= 72 else key[:72] + "…"  # noqa: PLR2004 - the rest of the line
+            if key in contract.SERVICE_ACCOUNT_ANNOTATIONS:
+                warnings.append(f"{kind} {name} has no effect here: set it on the ServiceAccount")
+            elif key == contract.USE_LABEL and kind == "annotation":
+                warnings.append(f"{kind} {name} has no effect: it must be a label of the pod")
+            elif kind != "ServiceAccount annotation" or key != contract.USE_LABEL:
+                warnings.append(f"{kind} {name} is unknown: check its spelling")
+    return warnings

@@ -1,0 +1,235 @@
+"""Edge: the few calls to the API server that kopf does not make for us."""
+
+import json
+import os
+import ssl
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import aiohttp
+import kopf
+
+from workload_identity_operator import __version__
+from workload_identity_operator.errors import SettingsInvalid
+
+Json: TypeAlias = dict[str, Any]
+
+PAGE: Final = 500
+"""Objects a listing asks for at a time."""
+FIELD_MANAGER: Final = "workload-identity-operator"
+
+_IN_CLUSTER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# Names and annotations are all we read: half the bytes, a tenth of the memory.
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_WEBHOOKS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+
+
+class ApiError(Exception):
+    """The API server refused, or could not be reached.
+
+    Attributes:
+        status: HTTP status; 0 when there was no answer.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Which API server, and how to open a session with it.
+
+    Attributes:
+        server: Base URL.
+        open: Returns a new session that carries our credentials; the caller closes it.
+    """
+
+    server: str
+    open: Callable[[], aiohttp.ClientSession]
+
+
+def find_cluster(kubeconfig: Path | None) -> Cluster:
+    """Return the cluster to work in: the file named, `KUBECONFIG`, our own pod's, `~/.kube/config`.
+
+    Raises:
+        SettingsInvalid: There is none, or its kubeconfig cannot be used.
+    """
+    token = _IN_CLUSTER / "token"
+    if kubeconfig is None and not os.environ.get("KUBECONFIG") and token.is_file():
+        host, port = (
+            os.environ.get("KUBERNETES_SERVICE_HOST", ""),
+            os.environ.get("KUBERNETES_SERVICE_PORT", ""),
+        )
+        trust = ssl.create_default_context(cafile=_IN_CLUSTER / "ca.crt")
+        server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        return Cluster(server, lambda: _session(trust, middleware=_bearer_from(token)))
+    if kubeconfig is not None:
+        os.environ["KUBECONFIG"] = str(kubeconfig)  # where kopf's reader looks
+    try:
+        info = kopf.login_with_kubeconfig(settings=kopf.OperatorSettings())
+    except (OSError, KeyError, TypeError, ValueError, kopf.LoginError) as error:
+        raise SettingsInvalid([f"kubeconfig: cannot be used: {type(error).__name__}: {error}"]) from error
+    if info is None or not info.server:
+        raise SettingsInvalid(
+            ["no cluster: name one by --kubeconfig or KUBECONFIG, or run in a pod with a ServiceAccount"]
+        )
+    trust = info.as_ssl_context()
+    return Cluster(info.server, lambda: _session(trust, headers=info.as_http_headers()))
+
+
+def _session(
+    trust: ssl.SSLContext,
+    headers: Mapping[str, str] | None = None,
+    middleware: aiohttp.ClientMiddlewareType | None = None,
+) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=trust),
+        headers={"User-Agent": f"workload-identity-operator/{__version__}", **(headers or {})},
+        middlewares=(middleware,) if middleware else (),
+    )
+
+
+def _bearer_from(path: Path) -> aiohttp.ClientMiddlewareType:
+    """Return what puts the token of a file on each request: the kubelet renews it under us."""
+
+    async def bearer(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        token = path.read_text(encoding="ascii")  # noqa: ASYNC240 - a small file in memory
+        request.headers["Authorization"] = f"Bearer {token.strip()}"
+        return await handler(request)
+
+    return bearer
+
+
+class KubeApi:
+    """Asks for ServiceAccounts, keeps one webhook configuration's caBundle and one Secret."""
+
+    def __init__(self, server: str, session: aiohttp.ClientSession) -> None:
+        self._server = server.rstrip("/")
+        self._session = session
+
+    async def service_account(self, namespace: str, name: str) -> Mapping[str, str] | None:
+        """Return a ServiceAccount's annotations; None when there is no such one.
+
+        Raises:
+            ApiError: It could not be asked.
+        """
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}"
+        found = await self._get(path, accept=_METADATA)
+        return None if found is None else found["metadata"].get("annotations") or {}
+
+    async def service_accounts(self) -> AsyncIterator[tuple[str, str, Mapping[str, str]]]:
+        """Yield namespace, name and annotations of all ServiceAccounts of the cluster.
+
+        Raises:
+            ApiError: They could not be listed to the end.
+        """
+        following = ""
+        while True:
+            query = {"limit": str(PAGE)} | ({"continue": following} if following else {})
+            page = await self._call("GET", "/api/v1/serviceaccounts", query=query, accept=_METADATA_LIST)
+            for item in page["items"]:
+                meta = item["metadata"]
+                yield meta["namespace"], meta["name"], meta.get("annotations") or {}
+            following = page["metadata"].get("continue", "")
+            if not following:
+                return
+
+    async def webhook_configuration(self, name: str) -> Json | None:
+        """Return a MutatingWebhookConfiguration; None when there is no such one."""
+        return await self._get(f"{_WEBHOOKS}/{name}")
+
+    async def apply_ca_bundle(self, name: str, webhooks: Iterable[str], bundle: bytes) -> None:
+        """Set the caBundle of the named webhooks of a configuration, and own nothing else of it.
+
+        Server-side apply under a field manager of our own: what the chart or a GitOps tool
+        applies stays theirs.
+        """
+        ca_bundle = b64encode(bundle).decode("ascii")
+        body = {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": [{"name": webhook, "clientConfig": {"caBundle": ca_bundle}} for webhook in webhooks],
+        }
+        await self._call(
+            "PATCH",
+            f"{_WEBHOOKS}/{name}",
+            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            body=body,
+            content="application/apply-patch+yaml",
+        )
+
+    async def secret(self, namespace: str, name: str) -> tuple[dict[str, bytes], str] | None:
+        """Return a Secret's data and its resourceVersion; None when there is no such one."""
+        found = await self._get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        if found is None:
+            return None
+        data = {key: b64decode(value or "") for key, value in (found.get("data") or {}).items()}
+        return data, found["metadata"]["resourceVersion"]
+
+    async def replace_secret(
+        self, namespace: str, name: str, data: Mapping[str, bytes], version: str
+    ) -> bool:
+        """Replace a Secret's data if it is still of that resourceVersion; False when it is not."""
+        encoded = {key: b64encode(value).decode("ascii") for key, value in data.items()}
+        body = {"metadata": {"resourceVersion": version}, "data": encoded}
+        try:
+            await self._call(
+                "PATCH",
+                f"/api/v1/namespaces/{namespace}/secrets/{name}",
+                body=body,
+                content="application/merge-patch+json",
+                query={"fieldManager": FIELD_MANAGER},
+            )
+        except ApiError as error:
+            if error.status == 409:  # noqa: PLR2004 - Conflict
+                return False
+            raise
+        return True
+
+    async def _get(self, path: str, accept: str = "application/json") -> Json | None:
+        try:
+            return await self._call("GET", path, accept=accept)
+        except ApiError as error:
+            if error.status == 404:  # noqa: PLR2004 - Not Found
+                return None
+            raise
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        accept: str = "application/json",
+        content: str = "application/json",
+    ) -> Json:
+        try:
+            async with self._session.request(
+                method,
+                self._server + path,
+                params=query,
+                data=None if body is None else json.dumps(body),
+                headers={"Accept": accept, "Content-Type": content},
+                timeout=aiohttp.ClientTimeout(total=30),
+            ) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise ApiError(f"{method} {path}: no answer from {self._server}: {reason}") from error
+        try:
+            found = json.loads(answer)
+        except ValueError as error:
+            raise ApiError(f"{method} {path}: {response.status}, and no JSON", response.status) from error
+        if response.status >= 400:  # noqa: PLR2004 - client and server errors
+            told = found.get("message") if isinstance(found, dict) else None
+            raise ApiError(f"{method} {path}: {response.status}: {told or response.reason}", response.status)
+        return dict(found)

@@ -1,0 +1,90 @@
+"""All Prometheus instruments. `azwi_mutation_request` is the peer's, so that dashboards go on working."""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from workload_identity_operator import __version__
+
+BUCKETS: Final = (
+    *(n / 1000 for n in range(1, 10)),
+    *(n / 100 for n in range(1, 10)),
+    *(n / 10 for n in range(1, 10)),
+    *(1.0, 1.5, 2.0, 2.5, 3.0),
+)
+"""Seconds; the peer's."""
+MOST_NAMESPACES: Final = 500
+"""Namespaces told apart; what comes later is counted as "_other", so that a scrape stays small."""
+
+
+class Metrics:
+    """What the operator counts, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._namespaces: set[str] = set()
+        self._reviews = Histogram(
+            "azwi_mutation_request",
+            "Time a review took, in seconds",
+            ["namespace", "service_name"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._outcomes = Counter(
+            "workload_identity_reviews",
+            "Reviews answered, by outcome: wired, unchanged, refused, missing, failed, unreadable",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._lookups = Counter(
+            "workload_identity_account_lookups",
+            "ServiceAccounts looked up for a review, by answer: table, live, missing, failed",
+            ["answer"],
+            registry=self._registry,
+        )
+        self._expiry = Gauge(
+            "workload_identity_certificate_expiry_timestamp_seconds",
+            "When the serving certificate ends, in seconds since the epoch",
+            registry=self._registry,
+        )
+        Gauge("workload_identity_build_info", "1", ["version"], registry=self._registry).labels(
+            __version__
+        ).set(1)
+
+    def watch(self, identities: Callable[[], int], ready: Callable[[], bool]) -> None:
+        """Read the two gauges from where their values live, at each scrape."""
+        Gauge(
+            "workload_identity_identities",
+            "ServiceAccounts that carry our annotations",
+            registry=self._registry,
+        ).set_function(identities)
+        Gauge("workload_identity_ready", "1 when ready", registry=self._registry).set_function(
+            lambda: float(ready())
+        )
+
+    def reviewed(self, namespace: str, outcome: str, seconds: float) -> None:
+        """Count a review."""
+        if namespace not in self._namespaces:
+            if len(self._namespaces) >= MOST_NAMESPACES:
+                namespace = "_other"
+            else:
+                self._namespaces.add(namespace)
+        self._reviews.labels(namespace, "webhook").observe(seconds)
+        self._outcomes.labels(outcome).inc()
+
+    def unreadable(self) -> None:
+        """Count a request that was no review."""
+        self._outcomes.labels("unreadable").inc()
+
+    def looked_up(self, answer: str) -> None:
+        """Count a look-up of a ServiceAccount."""
+        self._lookups.labels(answer).inc()
+
+    def certificate_ends(self, epoch: float) -> None:
+        """Take when the serving certificate ends, in seconds since the epoch."""
+        self._expiry.set(epoch)
+
+    def exposition(self) -> bytes:
+        """Return what a scrape gets."""
+        return generate_latest(self._registry)

@@ -1,0 +1,122 @@
+"""Puts the operator together and runs it."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from typing import Final
+
+import kopf
+
+from workload_identity_operator import admission, certificates, trust
+from workload_identity_operator.accounts import Accounts
+from workload_identity_operator.handlers import registry
+from workload_identity_operator.health import Health
+from workload_identity_operator.kube import ApiError, Cluster, KubeApi
+from workload_identity_operator.metrics import Metrics
+from workload_identity_operator.reviews import Review
+from workload_identity_operator.serving import AdmissionServer, probes
+from workload_identity_operator.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_RETRY_AFTER: Final = 2.0
+"""Seconds."""
+_LOOK_AT_FILES_EVERY: Final = 10.0
+"""Seconds."""
+
+
+async def operate(settings: Settings, cluster: Cluster) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        ExceptionGroup: Something broke that a restart may mend.
+    """
+    health, metrics = Health(), Metrics()
+    async with cluster.open() as session:
+        api = KubeApi(cluster.server, session)
+        accounts = Accounts(api.service_account, metrics.looked_up)
+        metrics.watch(lambda: len(accounts), lambda: health.ready)
+
+        async def admit(review: Review) -> admission.Answer:
+            return await admission.admit(review, accounts, settings)
+
+        server = AdmissionServer(settings.listen, settings.tls_minimum, admit, health, metrics)
+
+        def load(leaf: bytes, key: bytes) -> None:
+            server.load(leaf, key)
+            metrics.certificate_ends(certificates.expiry_of(leaf).timestamp())
+
+        async with probes(settings.health, settings.metrics, health, metrics) as addresses:
+            _log.info("starting", extra={name: f"http://{where}" for name, where in addresses.items()})
+            async with asyncio.TaskGroup() as duties:
+                tasks = [
+                    duties.create_task(_fill(accounts, api, health)),
+                    duties.create_task(_keep_certificate(api, settings, health, load)),
+                ]
+                await _watch(registry(accounts, cluster, server), health, settings.drain)
+                for task in tasks:
+                    task.cancel()
+
+
+async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) -> None:
+    """Run kopf until a signal comes: at once for SIGINT, for SIGTERM after `drain` seconds.
+
+    Readiness goes first, so that the API server is sent elsewhere while reviews already on their
+    way are still answered.
+    """
+    started, stop = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        health.draining = True
+        _log.info("stopping", extra={"drain-seconds": drain})
+        loop.call_later(drain, stop.set)
+
+    async def take_signals() -> None:
+        await started.wait()  # kopf has set its own handlers by then, which end at once
+        loop.add_signal_handler(signal.SIGTERM, end)
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+
+    signals = asyncio.create_task(take_signals())
+    try:
+        await kopf.operator(
+            registry=handlers, standalone=True, clusterwide=True, ready_flag=started, stop_flag=stop
+        )
+    finally:
+        signals.cancel()
+
+
+async def _fill(accounts: Accounts, api: KubeApi, health: Health) -> None:
+    """List all ServiceAccounts once: kopf does not say when its own first listing is through."""
+    while True:
+        try:
+            await accounts.fill(api.service_accounts())
+        except ApiError as error:
+            _log.warning("ServiceAccounts could not be listed: %s", error)
+            await asyncio.sleep(_RETRY_AFTER)
+        else:
+            break
+    _log.info("the table of ServiceAccounts is filled", extra={"identities": len(accounts)})
+    health.met("table")
+
+
+async def _keep_certificate(
+    api: KubeApi, settings: Settings, health: Health, load: Callable[[bytes, bytes], None]
+) -> None:
+    """Keep the certificate: ours and the caBundle, or the files that someone else keeps."""
+    folder = settings.certificate_folder
+    if folder is None:
+        await trust.keep(api, settings, health, lambda found: load(found.leaf, found.leaf_key))
+        return
+    health.met("caBundle")  # is whoever keeps the files' to set
+    loaded = None
+    while True:
+        try:
+            found = ((folder / "tls.crt").read_bytes(), (folder / "tls.key").read_bytes())
+            if found != loaded:
+                load(*found)
+                loaded = found
+        except (OSError, ValueError) as error:  # half-written: the pair that is served stays
+            _log.warning("the certificate in %s cannot be used: %s", folder, error)
+        await asyncio.sleep(_LOOK_AT_FILES_EVERY)

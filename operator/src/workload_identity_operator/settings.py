@@ -1,0 +1,273 @@
+"""The operator's settings: the peer's flags and variables under their names, and a few of ours.
+
+Everything is validated before anything is started; each fault is one line that names the flag or
+variable, what was found and what is wanted.
+"""
+
+import json
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from workload_identity_operator import clouds
+from workload_identity_operator.errors import SettingsInvalid
+from workload_identity_operator.identity import quoted
+from workload_identity_operator.shapes import is_object_name
+
+T = TypeVar("T")
+
+TLS_VERSIONS: Final = {
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
+LOG_LEVELS: Final = ("", "info", "debug", "trace", "all")
+"""From quiet to talkative; "" means warnings only."""
+DEFAULT_NAMESPACE: Final = "azure-workload-identity-system"
+
+_TENANT: Final = re.compile(r"[A-Za-z0-9.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens.
+
+    Attributes:
+        host: None for all addresses.
+        port: 0 lets the system choose one.
+    """
+
+    host: str | None
+    port: int
+
+    def __str__(self) -> str:
+        """Return it as one writes it, `HOST:PORT`."""
+        host = self.host or ""
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """The command line as given, nothing checked.
+
+    Attributes are named after their flags; defaults are the peer's, but for the last five, which
+    the peer does not have.
+    """
+
+    audience: str = ""
+    webhook_cert_dir: str = "/certs"
+    disable_cert_rotation: bool = False
+    tls_min_version: str = "1.3"
+    health_addr: str = ":9440"
+    metrics_addr: str = ":8095"
+    metrics_backend: str = "prometheus"
+    log_level: str = ""
+    kubeconfig: str = ""
+    listen: str = ":9443"
+    authority_host: str = ""
+    webhook_configuration: str = "workload-identity-operator"
+    certificate_secret: str = "workload-identity-operator-certificate"  # noqa: S105 - the Secret's name
+    drain_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the operator runs with.
+
+    Attributes:
+        tenant_id: Tenant of pods whose ServiceAccount names none.
+        authority_host: `AZURE_AUTHORITY_HOST` of pods, with trailing slash.
+        audience: Audience of projected tokens.
+        namespace: Where the operator's own objects are.
+        listen: The webhook's address.
+        health: Address of `/healthz` and `/readyz`.
+        metrics: Address of `/metrics`.
+        tls_minimum: Oldest TLS version the webhook speaks.
+        log_level: One of `LOG_LEVELS`.
+        certificate_folder: Holds `tls.crt` and `tls.key` that someone else keeps; None when the
+            operator makes its own certificate.
+        certificate_secret: Secret in `namespace` through which replicas share that certificate.
+        webhook_configuration: MutatingWebhookConfiguration whose `caBundle` the operator keeps.
+        kubeconfig: None looks at `KUBECONFIG`, the pod's own ServiceAccount, `~/.kube/config`.
+        drain: How long, in seconds, reviews are still answered after SIGTERM.
+    """
+
+    tenant_id: str
+    authority_host: str
+    audience: str
+    namespace: str
+    listen: Address
+    health: Address
+    metrics: Address
+    tls_minimum: ssl.TLSVersion
+    log_level: str
+    certificate_folder: Path | None
+    certificate_secret: str
+    webhook_configuration: str
+    kubeconfig: Path | None
+    drain: float
+
+
+def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
+    """Return the settings that flags and environment give.
+
+    Raises:
+        SettingsInvalid: With every fault there is, not only the first.
+    """
+    faults: list[str] = []
+
+    def checked(check: Callable[[], T], otherwise: T) -> T:
+        try:
+            return check()
+        except ValueError as fault:
+            faults.append(str(fault))
+            return otherwise
+
+    nowhere = Address(None, 0)
+    cloud = checked(lambda: _cloud(environ), clouds.PUBLIC)
+    settings = Settings(
+        tenant_id=checked(lambda: _tenant(environ), ""),
+        authority_host=checked(lambda: _authority(flags.authority_host), "") or cloud.authority_host,
+        audience=flags.audience or cloud.audience,
+        namespace=checked(
+            lambda: _name("POD_NAMESPACE", environ.get("POD_NAMESPACE", DEFAULT_NAMESPACE)), ""
+        ),
+        listen=checked(lambda: _address("--listen", flags.listen), nowhere),
+        health=checked(lambda: _address("--health-addr", flags.health_addr), nowhere),
+        metrics=checked(lambda: _address("--metrics-addr", flags.metrics_addr), nowhere),
+        tls_minimum=checked(
+            lambda: TLS_VERSIONS[_one_of("--tls-min-version", flags.tls_min_version, tuple(TLS_VERSIONS))],
+            ssl.TLSVersion.TLSv1_3,
+        ),
+        log_level=checked(lambda: _one_of("--log-level", flags.log_level, LOG_LEVELS), ""),
+        certificate_folder=checked(lambda: _certificate_folder(flags), None),
+        certificate_secret=checked(lambda: _name("--certificate-secret", flags.certificate_secret), ""),
+        webhook_configuration=checked(
+            lambda: _name("--webhook-configuration", flags.webhook_configuration), ""
+        ),
+        kubeconfig=checked(lambda: _kubeconfig(flags.kubeconfig), None),
+        drain=checked(lambda: _seconds("--drain-seconds", flags.drain_seconds), 0.0),
+    )
+    checked(lambda: _one_of("--metrics-backend", flags.metrics_backend.lower(), ("prometheus",)), "")
+    if faults:
+        raise SettingsInvalid(faults)
+    return settings
+
+
+def _tenant(environ: Mapping[str, str]) -> str:
+    tenant = environ.get("AZURE_TENANT_ID")
+    if tenant is None:
+        raise ValueError("AZURE_TENANT_ID is not set: set it to the tenant id of your Azure directory")
+    if not tenant:
+        raise ValueError("AZURE_TENANT_ID is empty: set it to the tenant id of your Azure directory")
+    if not _TENANT.fullmatch(tenant):
+        raise ValueError(
+            f"AZURE_TENANT_ID: {quoted(tenant)} is no tenant id: wanted a GUID or a domain name "
+            "(letters, digits, '-' and '.')"
+        )
+    return tenant
+
+
+def _cloud(environ: Mapping[str, str]) -> clouds.Cloud:
+    name = environ.get("AZURE_ENVIRONMENT", "")
+    if cloud := clouds.cloud_named(name):
+        return cloud
+    if name.lower() == clouds.STACK.lower():
+        return clouds.Cloud(_stack_authority(environ), clouds.PUBLIC_AUDIENCE)
+    known = ", ".join([*clouds.NAMES, clouds.STACK])
+    raise ValueError(f"AZURE_ENVIRONMENT: {quoted(name)} is no Azure cloud: wanted one of {known}")
+
+
+def _stack_authority(environ: Mapping[str, str]) -> str:
+    """Return the authority host of an Azure Stack, from the file that describes it."""
+    variable = "AZURE_ENVIRONMENT_FILEPATH"
+    path = environ.get(variable)
+    if not path:
+        raise ValueError(
+            f"{variable} is not set: {clouds.STACK} wants the path of its JSON description there"
+        )
+    try:
+        description = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"{variable}: {quoted(path)} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{variable}: {quoted(path)} is no JSON: {error}") from error
+    found = description.get("activeDirectoryEndpoint") if isinstance(description, dict) else None
+    if not isinstance(found, str) or not found:
+        raise ValueError(f"{variable}: {quoted(path)} has no activeDirectoryEndpoint")
+    return _url(f"activeDirectoryEndpoint in {path}", found)
+
+
+def _authority(url: str) -> str:
+    return _url("--authority-host", url) if url else ""
+
+
+def _url(what: str, url: str) -> str:
+    """Return an https base URL with trailing slash."""
+    fault = ValueError(f"{what}: {quoted(url)} is no base URL: wanted https://HOST[:PORT][/PATH]")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme == "https" and parts.hostname and parts.port != 0
+    except ValueError as error:
+        raise fault from error
+    if not usable or parts.username or parts.password or parts.query or parts.fragment:
+        raise fault
+    return url.rstrip("/") + "/"
+
+
+def _address(flag: str, text: str) -> Address:
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:  # noqa: PLR2004 - ports end there
+        raise ValueError(f"{flag}: {quoted(text)} is no address: wanted HOST:PORT or :PORT, such as :9443")
+    return Address(host or None, int(port))
+
+
+def _one_of(flag: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        wanted = ", ".join(quoted(name) for name in known)
+        raise ValueError(f"{flag}: {quoted(value)} is unknown: wanted one of {wanted}")
+    return value
+
+
+def _name(what: str, value: str) -> str:
+    if not is_object_name(value):
+        raise ValueError(
+            f"{what}: {quoted(value)} is no Kubernetes name: wanted letters a-z, digits, '-', '.'"
+        )
+    return value
+
+
+def _certificate_folder(flags: Flags) -> Path | None:
+    if not flags.disable_cert_rotation:
+        return None
+    folder = Path(flags.webhook_cert_dir)
+    for name in ("tls.crt", "tls.key"):
+        if not (folder / name).is_file():
+            raise ValueError(
+                f"--webhook-cert-dir: {quoted(str(folder))} has no {name}: with --disable-cert-rotation "
+                "someone else must keep tls.crt and tls.key there"
+            )
+    return folder
+
+
+def _kubeconfig(path: str) -> Path | None:
+    if not path:
+        return None
+    if not Path(path).is_file():
+        raise ValueError(f"--kubeconfig: {quoted(path)} is no file")
+    return Path(path)
+
+
+def _seconds(flag: str, value: float) -> float:
+    if not 0 <= value <= 3600:  # noqa: PLR2004 - an hour is more than anyone drains
+        raise ValueError(f"{flag}: {value} is out of bounds: wanted 0 to 3600 seconds")
+    return value

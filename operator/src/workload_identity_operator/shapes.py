@@ -1,0 +1,69 @@
+"""Reading JSON trees that anyone may have sent: right shapes come back, wrong ones are refused by name.
+
+The API server has decoded a pod before we see it, but whoever reaches the port can post anything.
+As in the API server's own decoder, null counts as absent.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from workload_identity_operator.errors import PodRefused
+
+Json: TypeAlias = dict[str, Any]
+
+_OBJECT_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LONGEST_OBJECT_NAME: Final = 253
+_KINDS: Final = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+
+
+def mapping(value: object, where: str) -> Json:
+    """Return the object; {} for null. Raises PodRefused for anything else."""
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        return value
+    raise PodRefused(f"{where}: wanted an object, found {_kind(value)}")
+
+
+def items(parent: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
+    """Return the list under key; () for null or none. Raises PodRefused for anything else."""
+    value = parent.get(key)
+    if value is None:
+        return ()
+    if isinstance(value, list):
+        return value
+    raise PodRefused(f"{where}.{key}: wanted a list, found {_kind(value)}")
+
+
+def objects(parent: Mapping[str, Any], key: str, where: str) -> list[Json]:
+    """Return the list of objects under key; a null element is an empty object."""
+    return [mapping(item, f"{where}.{key}[{i}]") for i, item in enumerate(items(parent, key, where))]
+
+
+def text(parent: Mapping[str, Any], key: str, where: str) -> str:
+    """Return the string under key; "" for null or none. Raises PodRefused for anything else."""
+    value = parent.get(key)
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    raise PodRefused(f"{where}.{key}: wanted a string, found {_kind(value)}")
+
+
+def texts(parent: Mapping[str, Any], key: str, where: str) -> dict[str, str]:
+    """Return the map of strings under key; a null value is the empty string of a present key."""
+    inside = mapping(parent.get(key), f"{where}.{key}")
+    return {name: text(inside, name, f"{where}.{key}") for name in inside}
+
+
+def is_object_name(name: str) -> bool:
+    """Whether Kubernetes accepts it as an object's name, a DNS-1123 subdomain.
+
+    Asked of every name before it becomes part of a request's path.
+    """
+    return len(name) <= _LONGEST_OBJECT_NAME and _OBJECT_NAME.fullmatch(name) is not None
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "a number")

@@ -1,0 +1,268 @@
+"""`wire`: what gives the containers of a pod their identity. No clock, no network, no logging.
+
+A pod is the raw JSON tree of an admission review, so that fields no one here has heard of
+survive. What comes out are JSON Patch operations (RFC 6902) that only add, or replace an entry
+of our own; `[]` for a pod that is wired already. The API server calls again with the patched pod
+when a later webhook changed it, and people paste live pods into templates: a volume that already
+carries the token is therefore adopted, under whatever hash it was named.
+
+Source of the behaviour: Azure/azure-workload-identity v1.6.0; where that pod would be rejected
+or could never start, ours is refused with a reason, or repaired.
+"""
+
+import hashlib
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from workload_identity_operator import contract
+from workload_identity_operator.errors import PodRefused
+from workload_identity_operator.identity import Identity, quoted
+from workload_identity_operator.shapes import Json, items, mapping, objects, text
+
+Operation: TypeAlias = dict[str, Any]
+
+_GENERATED: Final = " (prefix)"
+_KINDS: Final = ("initContainers", "containers")
+
+_Standing: TypeAlias = Literal["ours", "author's", "below", "in the way", "elsewhere"]
+"""How a mount stands to the base path: our volume at it, the author's own volume with the same
+token at it, our volume below it (how later versions of the peer lay it out), anything else at or
+below it, or somewhere else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What to do to a pod.
+
+    Attributes:
+        operations: JSON Patch operations in the order in which they apply; [] when wired already.
+        warnings: Soft findings for the pod's author, one sentence each.
+    """
+
+    operations: list[Operation]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Volume:
+    """The volume that carries the token, and its neighbours.
+
+    Attributes:
+        name: The one that containers shall mount.
+        wired: Names of all volumes of ours in the pod, that one included.
+        authors: Names of the author's own volumes that carry the same token at the same path.
+    """
+
+    name: str
+    wired: frozenset[str]
+    authors: frozenset[str]
+
+
+def wire(pod: Mapping[str, Any], identity: Identity) -> Wiring:
+    """Return what gives every container of the pod its identity.
+
+    Args:
+        pod: The Pod as it stands in the admission review; never changed.
+        identity: What to give.
+
+    Raises:
+        PodRefused: A part of the pod has the wrong shape, or a mount of the author's own is in
+            the way; the message names the container, the volume and the path.
+    """
+    spec = mapping(pod.get("spec"), "spec")
+    volumes = objects(spec, "volumes", "spec")
+    volume = _volume_of(pod, volumes)
+    operations = [] if pod.get("spec") is not None else [_add("/spec", {})]
+    operations += _put_volume(spec.get("volumes"), volumes, volume.name, identity)
+    warnings = list(identity.warnings)
+    names: set[str] = set()
+    fed_from_elsewhere = []
+    for kind in _KINDS:
+        for index, raw in enumerate(items(spec, kind, "spec")):
+            where = f"spec.{kind}[{index}]"
+            container = mapping(raw, where)
+            name = text(container, "name", where)
+            names.add(name)
+            if name in identity.skip:
+                continue
+            at = f"/spec/{kind}/{index}"
+            if raw is None:
+                operations.append({"op": "replace", "path": at, "value": {}})
+            mount, token_file = _put_mount(container, at, where, volume)
+            env = _put_env(container, at, where, identity, token_file)
+            if env and _may_override(container, where):
+                fed_from_elsewhere.append(name)
+            if not mount:
+                warnings += _stale_client_id(container, name, identity)
+            operations += env + mount
+    if fed_from_elsewhere:
+        warnings.append(f"AZURE_* variables from envFrom are overridden in {_named(fed_from_elsewhere)}")
+    if unmatched := sorted(identity.skip - names):
+        warnings.append(f"annotation skip-containers names no container: {_named(unmatched)}")
+    return Wiring(operations, warnings)
+
+
+def display_name(pod: Mapping[str, Any]) -> str:
+    """Return what the volume's name is a hash of.
+
+    A pod from a ReplicaSet or a Job reaches admission with generateName only.
+    """
+    metadata = mapping(pod.get("metadata"), "metadata")
+    return text(metadata, "name", "metadata") or text(metadata, "generateName", "metadata") + _GENERATED
+
+
+def volume_name(shown: str) -> str:
+    """Return the name of the volume that a pod of that display name is given."""
+    # A lone surrogate can reach us through a JSON escape; it has no UTF-8.
+    digest = hashlib.sha256(shown.encode("utf-8", "replace")).hexdigest()
+    return contract.VOLUME_PREFIX + digest[: contract.VOLUME_HASH_LENGTH]
+
+
+def _volume_of(pod: Mapping[str, Any], volumes: Sequence[Json]) -> _Volume:
+    """Find the volume to adopt; compute a name when there is none."""
+    computed = volume_name(display_name(pod))
+    ours, authors = [], set()
+    for index, volume in enumerate(volumes):
+        name = text(volume, "name", f"spec.volumes[{index}]")
+        if _carries_token(volume, f"spec.volumes[{index}]"):
+            if name.startswith(contract.VOLUME_PREFIX):
+                ours.append(name)
+            else:
+                authors.add(name)
+    adopted = computed if computed in ours or not ours else ours[0]
+    return _Volume(adopted, frozenset(ours) | {adopted}, frozenset(authors))
+
+
+def _carries_token(volume: Json, where: str) -> bool:
+    """Whether the volume projects a ServiceAccount token to the path that our containers read."""
+    projected = mapping(volume.get("projected"), f"{where}.projected")
+    return any(
+        mapping(source.get("serviceAccountToken"), f"{where}.projected.sources").get("path")
+        == contract.TOKEN_PATH
+        for source in objects(projected, "sources", f"{where}.projected")
+    )
+
+
+def _put_volume(raw: object, volumes: Sequence[Json], name: str, identity: Identity) -> list[Operation]:
+    """Add the volume, or bring the one of that name to its desired sources where it stands."""
+    token = {
+        "path": contract.TOKEN_PATH,
+        "expirationSeconds": identity.expiration,
+        "audience": identity.audience,
+    }
+    sources = [{"serviceAccountToken": token}]
+    for index, volume in enumerate(volumes):
+        if volume.get("name") == name:
+            # What we wired before keeps its other fields, such as the defaultMode that the API
+            # server filled in. Anything else of that name goes: the prefix is reserved.
+            kept = volume["projected"] if _carries_token(volume, f"spec.volumes[{index}]") else {}
+            desired = {"name": name, "projected": {**kept, "sources": sources}}
+            if volume == desired:
+                return []
+            return [{"op": "replace", "path": f"/spec/volumes/{index}", "value": desired}]
+    return _append("/spec/volumes", raw, [{"name": name, "projected": {"sources": sources}}])
+
+
+def _put_mount(container: Json, at: str, where: str, volume: _Volume) -> tuple[list[Operation], str]:
+    """Return what mounts the volume, and where the container then finds its token file.
+
+    No operation for a container that reads the token already.
+    """
+    mounts = objects(container, "volumeMounts", where)
+    sources = [text(mount, "name", f"{where}.volumeMounts") for mount in mounts]
+    paths = [_absolute(text(mount, "mountPath", f"{where}.volumeMounts")) for mount in mounts]
+    standings = [_standing(path, source, volume) for path, source in zip(paths, sources, strict=True)]
+    if "below" in standings:
+        return [], f"{paths[standings.index('below')]}/{contract.TOKEN_PATH}"
+    if "in the way" in standings:
+        raise PodRefused(_in_the_way(container, mounts[standings.index("in the way")]))
+    if "author's" in standings:
+        return [], contract.TOKEN_FILE
+    desired = {"name": volume.name, "mountPath": contract.BASE_PATH, "readOnly": True}
+    if "ours" in standings:
+        index = standings.index("ours")
+    elif volume.name in sources:
+        index = sources.index(volume.name)
+    else:
+        return _append(f"{at}/volumeMounts", container.get("volumeMounts"), [desired]), contract.TOKEN_FILE
+    if mounts[index] == desired:
+        return [], contract.TOKEN_FILE
+    replace = {"op": "replace", "path": f"{at}/volumeMounts/{index}", "value": desired}
+    return [replace], contract.TOKEN_FILE
+
+
+def _standing(path: str, source: str, volume: _Volume) -> _Standing:
+    """Tell how a mount stands to the base path."""
+    if path == contract.BASE_PATH and source in volume.wired:
+        return "ours"
+    if path == contract.BASE_PATH and source in volume.authors:
+        return "author's"
+    if path.startswith(contract.BASE_PATH + "/") and source in volume.wired:
+        return "below"
+    if f"{path}/".startswith(contract.BASE_PATH + "/"):
+        return "in the way"
+    return "elsewhere"
+
+
+def _put_env(container: Json, at: str, where: str, identity: Identity, token_file: str) -> list[Operation]:
+    """Return what appends the variables whose names are not taken, in their order."""
+    taken = {text(variable, "name", f"{where}.env") for variable in objects(container, "env", where)}
+    wanted = (
+        (contract.ENV_CLIENT_ID, identity.client_id),
+        (contract.ENV_TENANT_ID, identity.tenant_id),
+        (contract.ENV_TOKEN_FILE, token_file),
+        (contract.ENV_AUTHORITY_HOST, identity.authority_host),
+    )
+    new = [{"name": name, "value": value} for name, value in wanted if value and name not in taken]
+    return _append(f"{at}/env", container.get("env"), new)
+
+
+def _absolute(path: str) -> str:
+    """Return the path that a container runtime makes of a mountPath."""
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _in_the_way(container: Json, mount: Json) -> str:
+    return (
+        f"container {quoted(container.get('name') or '')} mounts volume {quoted(mount.get('name') or '')} at "
+        f"{quoted(mount['mountPath'])}, where the Azure identity token belongs ({contract.BASE_PATH}): mount "
+        f"it elsewhere, or list the container in the pod's annotation {contract.SKIP_CONTAINERS}"
+    )
+
+
+def _may_override(container: Json, where: str) -> bool:
+    """Whether envFrom could bring a variable that our explicit one overrides."""
+    prefixes = [text(source, "prefix", f"{where}.envFrom") for source in objects(container, "envFrom", where)]
+    return any(prefix.startswith("AZURE_") or "AZURE_".startswith(prefix) for prefix in prefixes)
+
+
+def _stale_client_id(container: Json, name: str, identity: Identity) -> Iterator[str]:
+    """Tell of a container wired before, whose client id is another than its ServiceAccount's now."""
+    for variable in objects(container, "env", name):
+        if variable.get("name") == contract.ENV_CLIENT_ID:
+            kept = text(variable, "value", name)
+            if kept and identity.client_id and kept != identity.client_id:
+                yield (
+                    f"container {quoted(name, 20)} keeps client id {quoted(kept, 38)}; "
+                    f"its ServiceAccount has {quoted(identity.client_id, 38)}"
+                )
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(quoted(name, 24) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"  # noqa: PLR2004 - a short line
+
+
+def _append(path: str, raw: object, items: Sequence[Json]) -> list[Operation]:
+    """Append to the list at path; a missing or null one is added whole."""
+    if not items:
+        return []
+    if raw is None:
+        return [_add(path, list(items))]
+    return [_add(f"{path}/-", item) for item in items]
+
+
+def _add(path: str, value: object) -> Operation:
+    return {"op": "add", "path": path, "value": value}
