@@ -1,0 +1,67 @@
+{{- define "workload-identity-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Name of every object: the release's, with the chart's where it does not already hold it. */}}
+{{- define "workload-identity-operator.fullname" -}}
+{{- $name := include "workload-identity-operator.name" . -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "workload-identity-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "workload-identity-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{/* Where the user's labels repeat one of ours, ours counts. */}}
+{{- define "workload-identity-operator.labels" -}}
+{{- $own := include "workload-identity-operator.selectorLabels" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
+{{- merge $own (default dict .Values.commonLabels) | toYaml -}}
+{{- end -}}
+
+{{- define "workload-identity-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "workload-identity-operator.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "workload-identity-operator.certificateSecret" -}}
+{{- printf "%s-certificate" (include "workload-identity-operator.fullname" .) -}}
+{{- end -}}
+
+{{- define "workload-identity-operator.image" -}}
+{{- $registry := default .Values.image.registry .Values.global.imageRegistry -}}
+{{- $repository := list $registry .Values.image.repository | compact | join "/" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" $repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.release) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "workload-identity-operator.webhookURL" -}}
+{{- with .Values.webhook.url -}}
+{{- ternary (printf "%s/mutate-v1-pod" (trimSuffix "/" .)) . (has (urlParse .).path (list "" "/")) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Port of a HOST:PORT address. */}}
+{{- define "workload-identity-operator.port" -}}
+{{- regexFind "[0-9]+$" . -}}
+{{- end -}}
+
+{{/* Audience of the projected tokens: the operator derives the same one from the cloud. */}}
+{{- define "workload-identity-operator.audience" -}}
+{{- $national := dict
+      "azureusgovernmentcloud" "api://AzureADTokenExchangeUSGov"
+      "azureusgovernment" "api://AzureADTokenExchangeUSGov"
+      "azurechinacloud" "api://AzureADTokenExchangeChina" -}}
+{{- $cloud := lower .Values.azureEnvironment -}}
+{{- default (get $national $cloud | default "api://AzureADTokenExchange") .Values.audience -}}
+{{- end -}}
