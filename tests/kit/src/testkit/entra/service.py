@@ -1,0 +1,104 @@
+"""The service behind the endpoints: its clock, what is registered, the faults in place, who asked what.
+
+Blocking code in other threads changes it while the server's event loop answers from it.
+"""
+
+import ssl
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from testkit.entra.directory import Application, Directory, FederatedCredential, Unknown
+from testkit.entra.faults import Faults
+from testkit.entra.keys import PublishedKeys
+from testkit.signing import SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """A request to the token endpoint, as far as it is no secret.
+
+    Attributes:
+        at: When it came, by the machine's clock, seconds since the epoch.
+        grant: The form's grant_type, "" when it has none; so for client id and scope.
+        outcome: "granted" or Entra's code such as "AADSTS700213", a fault met, or both: "granted, truncated".
+        status: HTTP status of the answer, 0 when none was sent.
+    """
+
+    at: float
+    path: str
+    tenant: str
+    client_id: str
+    grant: str
+    scope: str
+    outcome: str
+    status: int
+    correlation_id: str
+
+
+@dataclass
+class Service:
+    """What one stand-in knows.
+
+    Attributes:
+        authority: Its own address without trailing slash, "https://127.0.0.1:41234".
+        lifetime: `expires_in` of the tokens to come, in seconds.
+        refresh_in: Likewise, in seconds; None: not told.
+    """
+
+    authority: str
+    key: SigningKey
+    lifetime: int
+    refresh_in: int | None
+    directory: Directory = field(default_factory=Directory)
+    faults: Faults = field(default_factory=Faults)
+    requests: list[RecordedRequest] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._changing = threading.Lock()
+        self._trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # nobody yet, the public authorities neither
+        self.keys = PublishedKeys(self._trusted)
+
+    def trust(self, ca_file: Path) -> None:
+        """Trust the authorities of a PEM file when issuers' documents are fetched."""
+        self._trusted.load_verify_locations(cafile=ca_file)
+
+    def register(self, tenant_id: str, client_id: str, *credentials: FederatedCredential) -> bool:
+        """Register an application, its tenant with it, and federated credentials: all of this or nothing.
+
+        Returns:
+            Whether that changed anything.
+
+        Raises:
+            NotRegistrable: One of Entra's rules is broken.
+        """
+        with self._changing:
+            known = self._found(tenant_id, client_id)
+            application = known or Application(tenant_id, client_id)
+            for credential in credentials:
+                application = application.accepting(credential)
+            self.directory = self.directory.holding(application)
+            return application is not known
+
+    def remove_application(self, tenant_id: str, client_id: str) -> None:
+        """Remove an application with its credentials; Unknown when there is none."""
+        with self._changing:
+            self.directory = self.directory.without(self.directory.application(tenant_id, client_id))
+
+    def remove_credential(self, tenant_id: str, client_id: str, name: str | None) -> None:
+        """Remove an application's credential of that name, or all (None); Unknown when there is none."""
+        with self._changing:
+            application = self.directory.application(tenant_id, client_id)
+            self.directory = self.directory.holding(application.without(name))
+
+    def name_unknown_resources(self, resources: Iterable[str]) -> None:
+        """Say which resources no tenant has, instead of those said before."""
+        with self._changing:
+            self.directory = replace(self.directory, unknown_resources=frozenset(resources))
+
+    def _found(self, tenant_id: str, client_id: str) -> Application | None:
+        try:
+            return self.directory.application(tenant_id, client_id)
+        except Unknown:
+            return None
