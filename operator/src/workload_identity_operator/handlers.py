@@ -5,7 +5,7 @@ from typing import Any, Final, cast
 import kopf
 
 from workload_identity_operator.accounts import Accounts
-from workload_identity_operator.kube import Cluster
+from workload_identity_operator.kube import PAGE, Cluster
 from workload_identity_operator.serving import AdmissionServer
 
 # A worker for each object lives this long, in seconds, after its last event: with kopf's five
@@ -26,6 +26,7 @@ def registry(accounts: Accounts, cluster: Cluster, server: AdmissionServer) -> k
         settings.posting.enabled = False
         settings.scanning.disabled = True  # no watch on CustomResourceDefinitions
         settings.queueing.idle_timeout = _IDLE_WORKER
+        settings.watching.chunk_size = PAGE
         settings.watching.server_timeout = _WATCH
         settings.watching.client_timeout = _WATCH + 60
         settings.persistence.finalizer = "workload-identity.io/never-set"

@@ -17,8 +17,8 @@ from workload_identity_operator.errors import SettingsInvalid
 
 Json: TypeAlias = dict[str, Any]
 
-PAGE: Final = 500
-"""Objects a listing asks for at a time."""
+PAGE: Final = 250
+"""Objects a listing asks for at a time; all 10,000 at once cost 10 MB more."""
 FIELD_MANAGER: Final = "workload-identity-operator"
 
 _IN_CLUSTER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")

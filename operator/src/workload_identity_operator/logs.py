@@ -40,6 +40,6 @@ def start_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
-    if level in {"info", "debug"}:
+    if level not in {"trace", "all"}:
         for library in _LIBRARIES:
             logging.getLogger(library).setLevel(_LEVELS[level] + 10)
