@@ -121,6 +121,24 @@ class EntraStandIn:
         self._running.close()
 
     @property
+    def lifetime(self) -> int:
+        """`expires_in` of the tokens to come, in seconds."""
+        return self._service.lifetime
+
+    @lifetime.setter
+    def lifetime(self, seconds: int) -> None:
+        self._service.lifetime = seconds
+
+    @property
+    def refresh_in(self) -> int | None:
+        """`refresh_in` of the answers to come, in seconds; None: left out."""
+        return self._service.refresh_in
+
+    @refresh_in.setter
+    def refresh_in(self, seconds: int | None) -> None:
+        self._service.refresh_in = seconds
+
+    @property
     def requests(self) -> list[RecordedRequest]:
         """What came to the token endpoint so far, oldest first; a copy."""
         return list(self._service.requests)

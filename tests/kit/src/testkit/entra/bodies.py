@@ -15,6 +15,7 @@ from testkit.entra.faults import KINDS, Fault
 
 _V = TypeVar("_V", str, int, float)
 
+_ACCEPTED: Mapping[Any, Any] = {float: int | float, Mapping[str, Any]: dict}  # in JSON
 CREDENTIAL = ("name", "issuer", "subject", "audience")
 
 
@@ -79,13 +80,16 @@ def fault(kind: str, settings: Mapping[str, Any]) -> Fault:
         raise ValueError(f"kind: one of {', '.join(KINDS)} wanted, {kind!r} found")
     types = typing.get_type_hints(KINDS[kind])
     only(settings, *types)
+    status = settings.get("status")
+    if isinstance(status, int) and not 200 <= status <= 599:
+        raise ValueError(f"status: an HTTP status from 200 to 599 wanted, {status} found")
     return KINDS[kind](**{name: _typed(name, value, types[name]) for name, value in settings.items()})
 
 
 def _typed(name: str, value: object, kind: Any) -> Any:
-    accepted = int | float if kind is float else kind
+    accepted = _ACCEPTED.get(kind, kind)
     if isinstance(value, bool) or not isinstance(value, accepted):
-        wanted = getattr(kind, "__name__", str(kind))
+        wanted = getattr(accepted, "__name__", str(accepted))
         raise ValueError(f"{name}: {wanted} wanted, {value!r} found")  # noqa: TRY004 - see the docstring
     return value
 

@@ -26,6 +26,7 @@ def add_control(application: web.Application, service: Service) -> None:
     application.middlewares.append(_explaining)
     application.add_routes(
         [
+            web.get("/standin", control.overview),
             web.get("/standin/", control.overview),
             web.get("/standin/applications", control.applications),
             web.post("/standin/applications", control.add_application),
@@ -54,7 +55,7 @@ class _Control:
             if route.method != "HEAD"
         )
         kinds = {
-            name: {setting.name: setting.default for setting in dataclasses.fields(kind)}
+            name: dataclasses.asdict(kind())  # every setting has a default
             for name, kind in KINDS.items()
         }
         return web.json_response(
@@ -153,7 +154,7 @@ class _Control:
 @web.middleware
 async def _explaining(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Answer the control endpoints' errors as JSON."""
-    if not request.path.startswith("/standin/"):
+    if not request.path.startswith("/standin"):
         return await handler(request)
     try:
         return await handler(request)

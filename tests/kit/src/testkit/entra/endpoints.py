@@ -1,31 +1,28 @@
 """Entra's endpoints: tokens, discovery, keys.
 
-Thin: requests are judged in `grants`; what faults make of an answer is told by `_replacing` and `_damaged`.
+Thin: a request is read, met by faults, judged by `grants` with the keys it asks for, recorded and answered.
 """
 
 import asyncio
-import json
-import socket
-import struct
 import time
 import urllib.parse
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from email.utils import formatdate
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
 
 from aiohttp import web
 
-from testkit.entra import faults
+from testkit.entra import answers, faults
+from testkit.entra.answers import Answer
+from testkit.entra.assertions import Flow
 from testkit.entra.directory import Directory
 from testkit.entra.errors import RequestRefused
-from testkit.entra.grants import GRANTS, Granted, TokenRequest, judge, token_issuer
+from testkit.entra.grants import GRANTS, Granted, TokenRequest, check_tenant, judge, token_issuer
 from testkit.entra.service import RecordedRequest, Service
 
 _FORM = "application/x-www-form-urlencoded"
-_JSON = "application/json; charset=utf-8"
-_PAGE = b"<!DOCTYPE html><html><head><title>Please wait</title></head><body>One moment, please.</body></html>"
 
 
 def add_endpoints(application: web.Application, service: Service) -> None:
@@ -45,38 +42,14 @@ def add_endpoints(application: web.Application, service: Service) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A request to the token endpoint, read; the ids are the ones Entra gives each."""
+    """A request, as far as it concerns us; `repeated` is a form member that appears more than once."""
 
     method: str
     tenant: str
-    form: Mapping[str, str]
-    repeated: str | None
     trace_id: str
     correlation_id: str
-
-    @property
-    def client_id(self) -> str:
-        return self.form.get("client_id", "")
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An answer of the token endpoint, and how much of it is sent.
-
-    Attributes:
-        now: The service's clock, seconds since the epoch.
-        sent: How many bytes of the body go out before the connection ends; None: all.
-        reset: Not a byte goes out.
-    """
-
-    status: int
-    body: bytes
-    outcome: str
-    now: float
-    content_type: str = _JSON
-    retry_after: int | None = None
-    sent: int | None = None
-    reset: bool = False
+    form: Mapping[str, str]
+    repeated: str | None = None
 
 
 class _Endpoints:
@@ -87,18 +60,17 @@ class _Endpoints:
         """Answer a token request, and record what may be known of it."""
         at = time.time()
         call = await _read(request)
-        met = self._service.faults.met_by(call.tenant, call.client_id, time.monotonic())
         status, outcome = 0, "given up by the client"
         try:
-            answer = await self._answer(call, met)
-            status, outcome = (0 if answer.reset else answer.status), answer.outcome
+            answer, now = await self._answer(call)
+            status, outcome = answer.status, answer.outcome
         finally:
             self._service.requests.append(
                 RecordedRequest(
                     at=at,
                     path=request.path,
                     tenant=call.tenant,
-                    client_id=call.client_id,
+                    client_id=call.form.get("client_id", ""),
                     grant=call.form.get("grant_type", ""),
                     scope=call.form.get("scope", ""),
                     outcome=outcome,
@@ -106,119 +78,101 @@ class _Endpoints:
                     correlation_id=call.correlation_id,
                 )
             )
-        return await _send(request, answer, call)
+        return await answers.sent(request, answer, now, _ids(call))
 
-    async def _answer(self, call: _Call, met: Sequence[faults.Fault]) -> _Answer:
-        """Judge a call under the conditions that it meets, or let a fault answer in place of that."""
-        shift = 0.0
+    async def _answer(self, call: _Call) -> tuple[Answer, float]:
+        """Return the answer to a call, and what the service's clock showed then."""
         directory = self._service.directory
-        other = None
-        for fault in met:
-            match fault:
+        met = self._service.faults.met_by(call.tenant, call.form.get("client_id", ""), time.monotonic())
+        ahead = 0.0
+        for condition in met.conditions:
+            match condition:
                 case faults.Slow(delay):
                     await asyncio.sleep(delay)
-                case faults.ClockSkew(ahead):
-                    shift += ahead
+                case faults.ClockSkew(shift):
+                    ahead += shift
                 case faults.Propagation():
                     directory = directory.before_propagation()
-                case _:
-                    other = fault
-        now = time.time() + shift
-        match other:
-            case None:
-                return await self._judged(call, directory, now)
-            case faults.Incomplete() | faults.Truncated() | faults.ContentType():
-                return _damaged(other, await self._judged(call, directory, now))
-            case _:
-                return self._replacing(other, call, now)
-
-    async def _judged(self, call: _Call, directory: Directory, now: float) -> _Answer:
+        now = time.time() + ahead
+        if isinstance(met.other, faults.Replacement):
+            transient, throttled = (self._refused(RequestRefused(code), call, now) for code in (90033, 90055))
+            return answers.replaced(met.other, transient, throttled), now
         try:
-            if call.method != "POST":
-                raise RequestRefused(900561, method=call.method)
-            if call.repeated is not None:
-                raise RequestRefused(9000411, name=call.repeated)
-            granted = await self._driven(
-                TokenRequest(
-                    authority=self._service.authority,
-                    tenant=call.tenant,
-                    form=call.form,
-                    directory=directory,
-                    now=now,
-                    lifetime=self._service.lifetime,
-                )
-            )
+            answer = await self._judged(call, directory, now)
         except RequestRefused as refusal:
-            return self._refused(refusal, call, now)
+            answer = self._refused(refusal, call, now)
+        return answer if met.other is None else answers.damaged(met.other, answer), now
+
+    async def _judged(self, call: _Call, directory: Directory, now: float) -> Answer:
+        if call.method != "POST":
+            raise RequestRefused(900561, method=call.method)
+        if call.repeated is not None:
+            raise RequestRefused(9000411, name=call.repeated)
+        lifetime, refresh_in = self._service.lifetime, self._service.refresh_in
+        request = TokenRequest(
+            authority=self._service.authority,
+            tenant=call.tenant,
+            form=call.form,
+            directory=directory,
+            now=now,
+            lifetime=lifetime,
+            trace_id=call.trace_id,
+        )
+        granted = await self._driven(judge(request))
         body = {
             "token_type": "Bearer",
-            "expires_in": self._service.lifetime,
-            "ext_expires_in": self._service.lifetime,
+            "expires_in": lifetime,
+            "ext_expires_in": lifetime,
             "access_token": self._service.key.sign(granted.claims),
         }
-        if self._service.refresh_in is not None:
-            body["refresh_in"] = self._service.refresh_in
-        return _Answer(200, _encoded(body), "granted", now)
+        return answers.in_json(
+            200, body if refresh_in is None else {**body, "refresh_in": refresh_in}, "granted"
+        )
 
-    async def _driven(self, request: TokenRequest) -> Granted:
-        """Drive the judgement, fetching the keys that it asks for."""
-        flow = judge(request)
-        try:
-            wish = next(flow)
-            while True:
-                wish = flow.send(await self._service.keys.answer(wish))
-        except StopIteration as done:
-            granted: Granted = done.value
-            return granted
-        finally:
-            flow.close()
+    async def _driven(self, flow: Flow[Granted]) -> Granted:
+        """Drive a judgement, fetching the keys that it asks for."""
+        with closing(flow):
+            try:
+                wish = next(flow)
+                while True:
+                    wish = flow.send(await self._service.keys.answer(wish))
+            except StopIteration as done:
+                granted: Granted = done.value
+                return granted
 
-    def _refused(self, refusal: RequestRefused, call: _Call, now: float) -> _Answer:
+    def _refused(self, refusal: RequestRefused, call: _Call, now: float) -> Answer:
         body = refusal.body(
             authority=self._service.authority,
             now=now,
             trace_id=call.trace_id,
             correlation_id=call.correlation_id,
         )
-        return _Answer(refusal.status, _encoded(body), f"AADSTS{refusal.code}", now)
-
-    def _replacing(self, fault: faults.Replacement, call: _Call, now: float) -> _Answer:
-        """Return what a fault answers in place of the service."""
-        name = faults.name_of(fault)
-        match fault:
-            case faults.Throttled(retry_after):
-                busy = self._refused(RequestRefused(90055), call, now)
-                return replace(busy, outcome=name, retry_after=retry_after)
-            case faults.Failing(status, retry_after):
-                failing = self._refused(RequestRefused(90033), call, now)
-                return replace(failing, outcome=name, status=status, retry_after=retry_after)
-            case faults.Reset():
-                return _Answer(0, b"", name, now, reset=True)
-            case faults.Html(status):
-                return _Answer(status, _PAGE, name, now, content_type="text/html; charset=utf-8")
-            case faults.Empty(status):
-                return _Answer(status, b"", name, now)
-            case faults.NotAnObject(status):
-                return _Answer(status, _encoded(["access_token"]), name, now)
+        return answers.in_json(refusal.status, body, f"AADSTS{refusal.code}")
 
     async def discovery(self, request: web.Request) -> web.Response:
         """Answer a tenant's discovery document of version 2.0."""
-        return self._discovery(request, issuer=f"{self._tenant_address(request)}/v2.0")
+        tenant = request.match_info["tenant"]
+        return self._discovery(tenant, issuer=f"{self._service.authority}/{tenant.lower()}/v2.0")
 
     async def discovery_of_version_1(self, request: web.Request) -> web.Response:
         """Answer the document whose issuer is the one that access tokens name."""
-        return self._discovery(
-            request, issuer=token_issuer(self._service.authority, request.match_info["tenant"])
-        )
+        tenant = request.match_info["tenant"]
+        return self._discovery(tenant, issuer=token_issuer(self._service.authority, tenant))
 
-    def _discovery(self, request: web.Request, issuer: str) -> web.Response:
-        tenant = self._tenant_address(request)
+    def _discovery(self, tenant: str, issuer: str) -> web.Response:
+        ids = {"trace_id": str(uuid.uuid4()), "correlation_id": str(uuid.uuid4())}
+        try:
+            check_tenant(tenant, self._service.directory)
+        except RequestRefused as refusal:
+            body = refusal.body(authority=self._service.authority, now=time.time(), **ids)
+            return web.json_response(body, status=refusal.status)
+        base = f"{self._service.authority}/{tenant.lower()}"
         return web.json_response(
             {
                 "issuer": issuer,
-                "token_endpoint": f"{tenant}/oauth2/v2.0/token",
+                "token_endpoint": f"{base}/oauth2/v2.0/token",
                 "token_endpoint_auth_methods_supported": ["private_key_jwt"],
-                "jwks_uri": f"{tenant}/discovery/v2.0/keys",
+                "jwks_uri": f"{base}/discovery/v2.0/keys",
                 "grant_types_supported": list(GRANTS),
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["pairwise"],
@@ -245,75 +199,25 @@ class _Endpoints:
             }
         )
 
-    def _tenant_address(self, request: web.Request) -> str:
-        return f"{self._service.authority}/{request.match_info['tenant'].lower()}"
-
-
-def _damaged(fault: faults.Damage, answer: _Answer) -> _Answer:
-    """Return what a fault makes of the service's answer."""
-    outcome = f"{answer.outcome}, {faults.name_of(fault)}"
-    half = len(answer.body) // 2
-    match fault:
-        case faults.Incomplete():
-            return replace(answer, outcome=outcome, sent=half)
-        case faults.Truncated():
-            return replace(answer, outcome=outcome, body=answer.body[:half])
-        case faults.ContentType(content_type):
-            return replace(answer, outcome=outcome, content_type=content_type)
-
 
 async def _read(request: web.Request) -> _Call:
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     if request.content_type == _FORM:
         text = (await request.read()).decode(errors="replace")
         pairs = urllib.parse.parse_qsl(text, keep_blank_values=True)
-    form = dict(pairs)
-    names = [name for name, _ in pairs]
+    counts = Counter(name for name, _ in pairs)
     return _Call(
         method=request.method,
         tenant=request.match_info["tenant"],
-        form=form,
-        repeated=next((name for name in form if names.count(name) > 1), None),
         trace_id=str(uuid.uuid4()),
         correlation_id=_guid(request.headers.get("client-request-id", "")) or str(uuid.uuid4()),
+        form=dict(pairs),
+        repeated=next((name for name, count in counts.items() if count > 1), None),
     )
 
 
-async def _send(request: web.Request, answer: _Answer, call: _Call) -> web.StreamResponse:
-    if answer.reset:
-        _reset(request)
-        return web.Response()  # for nobody: the connection is gone
-    headers = {
-        "Cache-Control": "no-store, no-cache",
-        "Content-Type": answer.content_type,
-        "Date": formatdate(answer.now, usegmt=True),
-        "client-request-id": call.correlation_id,
-        "x-ms-request-id": call.trace_id,
-    }
-    if answer.retry_after is not None:
-        headers["Retry-After"] = str(answer.retry_after)
-    if answer.sent is None:
-        return web.Response(status=answer.status, body=answer.body, headers=headers)
-    response = web.StreamResponse(status=answer.status, headers=headers)
-    response.content_length = len(answer.body)
-    await response.prepare(request)
-    await response.write(answer.body[: answer.sent])
-    if request.transport is not None:
-        request.transport.close()
-    return response
-
-
-def _reset(request: web.Request) -> None:
-    """Have the client told that its connection is reset, by lingering for no time."""
-    transport = request.transport
-    if transport is not None:
-        linger = struct.pack("ii", 1, 0)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        transport.abort()
-
-
-def _encoded(body: Any) -> bytes:
-    return json.dumps(body).encode()
+def _ids(call: _Call) -> dict[str, str]:
+    return {"client-request-id": call.correlation_id, "x-ms-request-id": call.trace_id}
 
 
 def _guid(text: str) -> str:

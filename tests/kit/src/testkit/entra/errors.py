@@ -1,8 +1,10 @@
 """Entra's own errors: one table, from AADSTS code to OAuth error, HTTP status and text.
 
-Codes, OAuth errors and statuses are what Entra is seen to answer; the texts are our own, in Entra's
-manner, so that a code or a quoted value is found where Entra has it.
-Source: learn.microsoft.com/entra/identity-platform/reference-error-codes and answers quoted in public reports.
+Codes, OAuth errors and statuses are those that Entra is seen to answer. The texts are our own, in its
+manner, so that codes and quoted values are found where Entra has them.
+
+Source: learn.microsoft.com/entra/identity-platform/reference-error-codes and answers quoted in public
+reports.
 """
 
 from collections.abc import Mapping
@@ -71,7 +73,6 @@ _KINDS: Mapping[int, _Kind] = MappingProxyType(
             700211: f"{_UNMATCHED} issuer '{{issuer}}'. {_COMPARE}",
             700212: f"{_UNMATCHED} audience '{{audience}}'. {_COMPARE}",
             700213: f"{_UNMATCHED} subject '{{subject}}'. {_COMPARE}",
-            700222: "Tokens that '{issuer}' itself issued are no assertions for federated identity.",
         },
     )
     | _all(

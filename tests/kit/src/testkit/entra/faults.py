@@ -8,9 +8,9 @@ import itertools
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,17 @@ class ContentType:
     content_type: str = "text/plain"
 
 
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """The answer's JSON with other members; None takes one out. `status` None: the answer's own."""
+
+    members: Mapping[str, Any] = field(default_factory=dict)
+    status: int | None = None
+
+
 Condition: TypeAlias = Slow | ClockSkew | Propagation
 Replacement: TypeAlias = Throttled | Failing | Reset | Html | Empty | NotAnObject
-Damage: TypeAlias = Incomplete | Truncated | ContentType
+Damage: TypeAlias = Incomplete | Truncated | ContentType | Altered
 Fault: TypeAlias = Condition | Replacement | Damage
 
 # By the names that people with curl use.
@@ -110,6 +118,7 @@ KINDS: Mapping[str, type[Fault]] = MappingProxyType(
         "empty": Empty,
         "not-an-object": NotAnObject,
         "content-type": ContentType,
+        "altered": Altered,
     }
 )
 _NAMES = {kind: name for name, kind in KINDS.items()}
@@ -145,6 +154,14 @@ class Placed:
         return all(wanted is None or wanted.lower() == found.lower() for wanted, found in pairs)
 
 
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What one request meets."""
+
+    conditions: tuple[Condition, ...]
+    other: Replacement | Damage | None
+
+
 class Faults:
     """The faults in place, oldest first; threads may share it."""
 
@@ -177,22 +194,24 @@ class Faults:
         with self._lock:
             return tuple(placed for placed in self._placed.values() if now < placed.until)
 
-    def met_by(self, tenant_id: str, client_id: str, now: float) -> tuple[Fault, ...]:
-        """Return what a request meets, and count it there: all matching conditions, one other fault."""
-        met: list[Fault] = []
-        answered = False
+    def met_by(self, tenant_id: str, client_id: str, now: float) -> Met:
+        """Return what a request meets, and count it there."""
+        conditions: list[Condition] = []
+        other: Replacement | Damage | None = None
         with self._lock:
             for placed in tuple(self._placed.values()):
+                fault = placed.fault
                 if now >= placed.until:
                     del self._placed[placed.number]
-                elif placed.meets(tenant_id, client_id):
-                    if not isinstance(placed.fault, Condition):
-                        if answered:
-                            continue
-                        answered = True
-                    met.append(placed.fault)
+                elif not placed.meets(tenant_id, client_id):
+                    continue
+                elif isinstance(fault, Condition):
+                    conditions.append(fault)
                     self._count(placed)
-        return tuple(met)
+                elif other is None:
+                    other = fault
+                    self._count(placed)
+        return Met(tuple(conditions), other)
 
     def _count(self, placed: Placed) -> None:
         if placed.times is None:

@@ -14,8 +14,8 @@ import aiohttp
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from testkit.entra.assertions import Keys, KeysOf
 from testkit.entra.errors import RequestRefused
-from testkit.entra.grants import Keys, KeysOf
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
