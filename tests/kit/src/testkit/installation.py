@@ -1,0 +1,145 @@
+"""The operator as its users have it, but for where it runs: the chart by helm, the process on this machine.
+
+There are no nodes, so the chart's webhook is pointed at this machine, and the operator runs here with exactly
+the rights that the chart gives its ServiceAccount.
+"""
+
+import json
+import os
+import socket
+import ssl
+import sys
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from testkit.control_plane import ControlPlane
+from testkit.processes import Child, running
+
+CHART = Path(__file__).parents[4] / "charts" / "workload-identity-operator"
+RELEASE = "workload-identity-operator"
+NAMESPACE = "azure-workload-identity-system"
+READY_WITHIN = 30
+"""Seconds; it takes one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A running operator.
+
+    Attributes:
+        child: Its process.
+        webhook: URL that reviews are sent to.
+        health: Base URL of `/healthz` and `/readyz`.
+        metrics: Base URL of `/metrics`.
+    """
+
+    child: Child
+    webhook: str
+    health: str
+    metrics: str
+
+    def ready(self) -> bool:
+        """Whether `/readyz` says so."""
+        return _get(f"{self.health}/readyz")[0] == 200
+
+    def metric(self, name: str) -> float:
+        """Return the value of the series written exactly like this, labels included; 0 when there is none."""
+        for line in _get(f"{self.metrics}/metrics")[1].splitlines():
+            series, _, value = line.rpartition(" ")
+            if series == name:
+                return float(value)
+        return 0.0
+
+
+def free_port() -> int:
+    """Return a port on loopback that nobody uses at the moment."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def install_chart(plane: ControlPlane, port: int, values: Mapping[str, object]) -> None:
+    """Install the chart, or upgrade it, its webhook pointed at a port of this machine."""
+    everything = {"webhook": {"url": f"https://127.0.0.1:{port}/mutate-v1-pod"}, "logLevel": "info", **values}
+    plane.helm(
+        *("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace"),
+        *("--values", "-"),
+        given=json.dumps(everything),
+    )
+
+
+@contextmanager
+def operator_running(
+    plane: ControlPlane,
+    port: int,
+    *,
+    environ: Mapping[str, str],
+    flags: Sequence[str] = (),
+    kubeconfig: Path | None = None,
+    ready: bool = True,
+) -> Iterator[Operator]:
+    """Run the operator on a port of this machine until the context is left.
+
+    Args:
+        plane: The cluster it serves.
+        port: Where it answers reviews.
+        environ: Its environment, beside what any process needs.
+        flags: Further flags.
+        kubeconfig: As whom; None is the administrator.
+        ready: Whether to wait until it is ready; else only until it listens for probes.
+
+    Raises:
+        ProcessFailed: It ended, or was not ready in time; the message has the end of its log.
+    """
+    log = plane.folder / f"operator-{port}.log"
+    command = [
+        *(sys.executable, "-m", "workload_identity_operator", "run"),
+        *("--kubeconfig", str(kubeconfig or plane.kubeconfig), "--listen", f"127.0.0.1:{port}"),
+        *("--health-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0", "--log-level", "info"),
+        *("--drain-seconds", "0", *flags),
+    ]
+    env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ} | dict(environ)
+    start = log.stat().st_size if log.exists() else 0
+    with running(command, log=log, env=env) as child:
+        child.wait_until(lambda: _starting(log, start) is not None, within=READY_WITHIN)
+        addresses = _starting(log, start) or {}
+        webhook = f"https://127.0.0.1:{port}/mutate-v1-pod"
+        operator = Operator(child, webhook, addresses["health"], addresses["metrics"])
+        if ready:
+            child.wait_until(operator.ready, within=READY_WITHIN)
+        yield operator
+
+
+def _starting(log: Path, start: int) -> Mapping[str, str] | None:
+    """Return the log line in which the operator names its addresses, once it is there."""
+    with log.open("rb") as lines:
+        lines.seek(start)
+        for line in lines:
+            if b'"message": "starting"' in line and line.endswith(b"\n"):
+                found: Mapping[str, str] = json.loads(line)
+                return found
+    return None
+
+
+def _get(url: str) -> tuple[int, str]:
+    """Return status and text of a plain HTTP answer; status 0 when there is none."""
+    host, _, path = url.removeprefix("http://").partition("/")
+    with closing(HTTPConnection(host, timeout=5)) as connection:
+        try:
+            connection.request("GET", f"/{path}")
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except (OSError, HTTPException):
+            return 0, ""
+
+
+def webhook_trust(plane: ControlPlane) -> ssl.SSLContext:
+    """Return what the API server trusts when it calls the webhook: its caBundle and nothing else."""
+    found = plane.get("mutatingwebhookconfiguration", RELEASE)
+    bundle = b64decode(found["webhooks"][0]["clientConfig"]["caBundle"]).decode("ascii")
+    return ssl.create_default_context(cadata=bundle)
