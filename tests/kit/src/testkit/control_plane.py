@@ -104,6 +104,10 @@ class ControlPlane:
         """
         return self._run("kubectl", *args, given=given)
 
+    def get(self, *args: str) -> Any:
+        """Return what `kubectl get` with these arguments finds, as JSON."""
+        return json.loads(self.kubectl("get", *args, "--output=json"))
+
     def helm(self, *args: str | Path, given: str | None = None) -> str:
         """Run helm as administrator, as `kubectl` does."""
         return self._run("helm", *args, given=given)

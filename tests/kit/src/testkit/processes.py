@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,17 +106,27 @@ def running(
         child.end(grace)
 
 
-def output_of(
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended: its exit status (negative for a signal), stdout and stderr."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def finish(
     command: Sequence[str | Path],
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     given: str | None = None,
-) -> str:
-    """Run a program to its end and return what it wrote to stdout; `given` is its stdin.
+    timeout: float | None = None,
+) -> Ended:
+    """Run a program to its end, whatever that is; `given` is its stdin, `timeout` in seconds.
 
     Raises:
-        ProcessFailed: It ended with another status than 0; the message has command and stderr.
+        ProcessFailed: It did not end in time, and was killed.
     """
     popen = _spawn(
         command,
@@ -125,18 +136,49 @@ def output_of(
         env=env,
         cwd=cwd,
     )
-    try:
-        with popen:
-            written, errors = popen.communicate(None if given is None else given.encode())
-    except BaseException:
-        _signal_group(popen.pid, signal.SIGKILL)
-        raise
-    if popen.returncode:
-        words = " ".join([Path(command[0]).name, *map(str, command[1:])])
-        raise ProcessFailed(
-            f"`{words}` {_ending(popen.returncode)}:\n{errors.decode(errors='replace').strip()}"
-        )
-    return written.decode()
+    with popen:
+        try:
+            written, errors = popen.communicate(None if given is None else given.encode(), timeout)
+        except BaseException as failure:
+            _signal_group(popen.pid, signal.SIGKILL)
+            if isinstance(failure, subprocess.TimeoutExpired):
+                raise ProcessFailed(f"{_words(command)} did not end within {timeout:g} s.") from failure
+            raise
+    return Ended(popen.returncode, written.decode(errors="replace"), errors.decode(errors="replace"))
+
+
+def output_of(
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    given: str | None = None,
+) -> str:
+    """Run a program that is to succeed and return what it wrote to stdout; `given` is its stdin.
+
+    Raises:
+        ProcessFailed: It ended with another status than 0; the message has command and stderr.
+    """
+    ended = finish(command, env=env, cwd=cwd, given=given)
+    if ended.status:
+        raise ProcessFailed(f"{_words(command)} {_ending(ended.status)}:\n{ended.errors.strip()}")
+    return ended.output
+
+
+def leave_on_signals() -> None:
+    """Have the first SIGINT, SIGTERM or SIGHUP leave all contexts by SystemExit(0), and ignore later ones.
+
+    For programs that run until they are told to end; call it in the main thread.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def leave(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        sys.exit(0)
+
+    for number in numbers:
+        signal.signal(number, leave)
 
 
 # The kernel ends a child when the thread that made it ends, so one thread that lives as long as we do
@@ -165,6 +207,10 @@ def _spawn(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[by
 def _signal_group(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.killpg(pid, number)
+
+
+def _words(command: Sequence[str | Path]) -> str:
+    return f"`{' '.join([Path(command[0]).name, *map(str, command[1:])])}`"
 
 
 def _ending(status: int) -> str:
