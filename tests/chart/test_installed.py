@@ -1,0 +1,369 @@
+"""Releases on a real API server: rights, the operator's own writes, upgrades, and what is left of them."""
+
+import base64
+import json
+import os
+import secrets
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testkit.control_plane import ControlPlane
+from testkit.manifests import CHART, TENANT
+from testkit.processes import Child, ProcessFailed, running
+from workload_identity_operator import contract
+
+OUTSIDE = {"webhook": {"url": "https://127.0.0.1:1"}}
+ADMISSION = "admissionregistration.k8s.io"
+WEBHOOKS = f"mutatingwebhookconfigurations.{ADMISSION}"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release of the chart in a namespace, whose webhook sees pods of namespace `workloads` only."""
+
+    plane: ControlPlane
+    name: str
+    namespace: str
+    workloads: str
+
+    @property
+    def fullname(self) -> str:
+        """The name of most of its objects."""
+        return f"{self.name}-workload-identity-operator"
+
+    @property
+    def secret(self) -> str:
+        """The name of the Secret with its certificate."""
+        return f"{self.fullname}-certificate"
+
+    def helm(self, verb: str, *flags: str, **values: Any) -> str:
+        """Install or upgrade with some values set; return what helm tells."""
+        selector = {"matchLabels": {"kubernetes.io/metadata.name": self.workloads}}
+        given = {"azureTenantID": TENANT, "mutatingWebhookNamespaceSelector": selector} | values
+        where = (f"--namespace={self.namespace}", "--values=-")
+        return self.plane.helm(verb, self.name, CHART, *where, *flags, given=json.dumps(given))
+
+    def get(self, kind: str, name: str | None = None) -> Any:
+        """Return an object, by default the one with the release's own name."""
+        where = (f"--namespace={self.namespace}", "--output=json")
+        return json.loads(self.plane.kubectl("get", kind, name or self.fullname, *where))
+
+    def webhook(self) -> Any:
+        """Return the one webhook of its configuration."""
+        (webhook,) = self.get(WEBHOOKS)["webhooks"]
+        return webhook
+
+
+@pytest.fixture
+def release(control_plane: ControlPlane, namespace: str) -> Iterator[Release]:
+    """A release to be installed, and a namespace for the pods it looks after; both go afterwards."""
+    workloads = f"{namespace}-workloads"
+    control_plane.create_namespace(workloads)
+    found = Release(control_plane, f"test-{secrets.token_hex(4)}", namespace, workloads)
+    yield found
+    control_plane.helm("uninstall", found.name, f"--namespace={namespace}", "--ignore-not-found")
+    control_plane.kubectl("delete", "namespace", workloads, "--wait=false")
+
+
+def until(holds: Callable[[], bool], within: float = 30) -> None:
+    """Wait until something holds; fail when it does not within so many seconds."""
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline, f"{holds} did not hold within {within} s"
+        time.sleep(0.1)
+
+
+# The operator itself, with the rights that the release gives it.
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """An operator that runs on this machine with the rights of a release's ServiceAccount."""
+
+    child: Child
+
+    def told(self, message: str, key: str) -> str | None:
+        """Return what a line of its log, known by its message, says under a key."""
+        for line in self.child.log.read_text(encoding="utf-8").splitlines():
+            if line.startswith("{") and (entry := json.loads(line))["message"] == message:
+                return str(entry[key])
+        return None
+
+    def is_ready(self) -> bool:
+        """Tell whether its /readyz says yes."""
+        if not (health := self.told("starting", "health")):
+            return False
+        try:
+            with urllib.request.urlopen(f"{health}/readyz", timeout=5) as answer:  # noqa: S310 - its own log says so
+                return bool(answer.status == 200)
+        except urllib.error.URLError:
+            return False
+
+
+@contextmanager
+def operator(release: Release, folder: Path) -> Iterator[Operator]:
+    """Run the operator with the flags of the release's pods, or of its notes; yield it when it is ready."""
+    flags = [f"--webhook-configuration={release.fullname}", "--log-level=info"]
+    if release.plane.kubectl("get", "deployment", f"--namespace={release.namespace}", "--output=name"):
+        (container,) = release.get("deployment")["spec"]["template"]["spec"]["containers"]
+        flags = container["args"][1:]
+    here = [f"--{flag}=127.0.0.1:0" for flag in ("listen", "health-addr", "metrics-addr")]
+    here += ["--drain-seconds=0"]  # nobody is waiting for an answer when a test ends
+    kubeconfig = release.plane.kubeconfig_for(release.fullname, release.namespace)
+    program = Path(sys.executable).with_name("workload-identity-operator")
+    foreign = ("AZURE_", "KUBE", "POD_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    env |= {"AZURE_TENANT_ID": TENANT, "POD_NAMESPACE": release.namespace}
+    command: list[str | Path] = [program, "run", *flags, *here, f"--kubeconfig={kubeconfig}"]
+    with running(command, log=folder / "operator.log", env=env) as child:
+        found = Operator(child)
+        child.wait_until(found.is_ready, within=30)
+        yield found
+
+
+@pytest.mark.parametrize("how", ["--server-side=true", "--server-side=false"])
+def test_upgrades_leave_the_operators_writes_alone(release: Release, tmp_path: Path, how: str) -> None:
+    """The release's rights get the operator ready; its certificate and caBundle outlive any upgrade."""
+    release.helm("install", how)
+    with operator(release, tmp_path):
+        certificate = release.get("secret", release.secret)["data"]
+        bundle = release.webhook()["clientConfig"]["caBundle"]
+    assert certificate.keys() == {"ca.crt", "ca.key", "tls.crt", "tls.key"}
+    assert bundle == certificate["ca.crt"]
+
+    release.helm("upgrade", how, timeoutSeconds=7, commonLabels={"changed": "yes"})
+
+    secret, webhook = release.get("secret", release.secret), release.webhook()
+    assert (webhook["timeoutSeconds"], webhook["clientConfig"]["caBundle"]) == (7, bundle)
+    assert (secret["metadata"]["labels"]["changed"], secret["data"]) == ("yes", certificate)
+
+
+def test_what_others_write_survives_an_upgrade(release: Release) -> None:
+    """Data and caBundle written by another hand than the operator's are not the chart's to take either."""
+    data = {"tls.crt": "Yw==", "tls.key": "aw=="}
+    bundle = base64.b64encode(release.plane.ca_file.read_bytes()).decode()  # the API server wants a real one
+    release.helm("install")
+    for kind, name, path, value in (
+        ("secret", release.secret, "/data", data),
+        (WEBHOOKS, release.fullname, "/webhooks/0/clientConfig/caBundle", bundle),
+    ):
+        how = (f"--namespace={release.namespace}", "--field-manager=someone", "--type=json")
+        patch = json.dumps([{"op": "add", "path": path, "value": value}])
+        release.plane.kubectl("patch", kind, name, *how, f"--patch={patch}")
+
+    release.helm("upgrade", timeoutSeconds=7)
+
+    assert release.get("secret", release.secret)["data"] == data
+    assert release.webhook()["clientConfig"]["caBundle"] == bundle
+    assert release.webhook()["timeoutSeconds"] == 7
+
+
+def test_an_operator_outside_serves_the_cluster(release: Release, tmp_path: Path) -> None:
+    """Labelled pods are wired by a process on this machine, and refused when it is gone."""
+    release.plane.kubectl("create", "serviceaccount", "billing", f"--namespace={release.workloads}")
+    annotation = f"{contract.CLIENT_ID}=11111111-2222-3333-4444-555555555555"
+    where = f"--namespace={release.workloads}"
+    release.plane.kubectl("annotate", "serviceaccount", "billing", annotation, where)
+    look = partial(
+        release.plane.kubectl,
+        "run",
+        "check",
+        "--image=none",
+        f"--labels={contract.USE_LABEL}=true",
+        '--overrides={"spec": {"serviceAccountName": "billing"}}',
+        "--dry-run=server",
+        "--output=json",
+        where,
+    )
+
+    release.helm("install", **OUTSIDE)
+    with operator(release, tmp_path) as running_operator:
+        address = running_operator.told("reviews are answered", "address")
+        bundle = release.webhook()["clientConfig"]["caBundle"]
+        release.helm("upgrade", webhook={"url": address})
+        assert release.webhook()["clientConfig"]["caBundle"] == bundle
+        (container,) = json.loads(look())["spec"]["containers"]
+    with pytest.raises(ProcessFailed, match=f'failed calling webhook "{contract.WEBHOOK_NAME}"'):
+        look()
+
+    env = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert env[contract.ENV_CLIENT_ID] == "11111111-2222-3333-4444-555555555555"
+    assert env[contract.ENV_TENANT_ID] == TENANT
+    assert env[contract.ENV_TOKEN_FILE] == contract.TOKEN_FILE
+
+
+# Rights.
+
+
+def rights(release: Release, account: str, namespace: str) -> set[tuple[str, ...]]:
+    """Return what a ServiceAccount of the release may do: verbs, groups, resources and names."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    path = "--raw=/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+    who = f"--as=system:serviceaccount:{release.namespace}:{account}"
+    answer = release.plane.kubectl("create", path, "--filename=-", who, given=json.dumps(review))
+    return {
+        (verb, group, resource, name)
+        for rule in json.loads(answer)["status"]["resourceRules"]
+        for verb in rule["verbs"]
+        for group in rule.get("apiGroups", ())
+        for resource in rule.get("resources", ())
+        for name in rule.get("resourceNames", ["*"])
+    }
+
+
+@pytest.mark.parametrize("values", [{}, OUTSIDE], ids=["inside", "outside"])
+def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]) -> None:
+    """Beyond what every account may do: read ServiceAccounts, keep one configuration and one Secret."""
+    everywhere = {
+        *((verb, "", "serviceaccounts", "*") for verb in ("get", "list", "watch")),
+        *((verb, ADMISSION, "mutatingwebhookconfigurations", release.fullname) for verb in ("get", "patch")),
+    }
+    secret = {(verb, "", "secrets", release.secret) for verb in ("get", "patch")}
+    release.helm("install", **values)
+
+    def own(namespace: str) -> set[tuple[str, ...]]:
+        return rights(release, release.fullname, namespace) - rights(release, "default", namespace)
+
+    assert own(release.workloads) == everywhere
+    assert own(release.namespace) == everywhere | (set() if values else secret)
+
+
+def test_may_do_no_harm(release: Release) -> None:
+    """The API server, asked one by one, refuses what an intruder in the operator's pod would want."""
+    release.helm("install")
+    wanted = [
+        "create secrets",
+        "list secrets",
+        "get secrets/another",
+        "patch secrets/another",
+        f"delete secrets/{release.secret}",
+        f"create {WEBHOOKS}",
+        f"list {WEBHOOKS}",
+        f"patch {WEBHOOKS}/another",
+        f"delete {WEBHOOKS}/{release.fullname}",
+        f"patch validatingwebhookconfigurations.{ADMISSION}/{release.fullname}",
+        "patch serviceaccounts",
+        "create serviceaccounts --subresource=token",
+        "impersonate serviceaccounts",
+        "get pods",
+        "create pods",
+        "create events",
+        "get configmaps",
+        "list namespaces",
+        "list customresourcedefinitions.apiextensions.k8s.io",
+    ]
+    who = f"--as=system:serviceaccount:{release.namespace}:{release.fullname}"
+
+    def may(what: str) -> bool:
+        try:
+            release.plane.kubectl("auth", "can-i", *what.split(), f"--namespace={release.namespace}", who)
+        except ProcessFailed:
+            return False
+        return True
+
+    assert [what for what in wanted if may(what)] == []
+    assert may(f"get secrets/{release.secret}")
+
+
+# AKS's admissions enforcer.
+
+ENFORCED: list[dict[str, Any]] = [
+    {"key": "control-plane", "operator": "DoesNotExist"},
+    {"key": "control-plane", "operator": "NotIn", "values": ["true"]},
+    {"key": "kubernetes.azure.com/managedby", "operator": "NotIn", "values": ["aks"]},
+]
+
+
+def enforce(release: Release, terms: list[dict[str, Any]]) -> Any:
+    """Do what the enforcer does to a configuration: add what its selectors lack, unless told to keep off.
+
+    Source: the selectors and the conflicts that users of AKS report, such as
+    https://github.com/DataDog/datadog-agent/pull/55778 and
+    https://github.com/aws-observability/helm-charts/pull/350.
+    """
+    configuration = release.get(WEBHOOKS)
+    if configuration["metadata"]["annotations"].get("admissions.enforcer/disabled") != "true":
+        for webhook in configuration["webhooks"]:
+            found = webhook["namespaceSelector"].setdefault("matchExpressions", [])
+            found += [term for term in terms if term not in found]
+        manager = "--field-manager=admissionsenforcer"
+        release.plane.kubectl("replace", "--filename=-", manager, given=json.dumps(configuration))
+    return release.webhook()["namespaceSelector"]
+
+
+@pytest.mark.parametrize("disabled", [True, False], ids=["declined", "obeyed"])
+def test_upgrades_beside_the_admissions_enforcer(release: Release, disabled: bool) -> None:
+    """Declined it does nothing, obeyed it finds nothing to add: there is never anything to fight over."""
+    values = {"admissionsEnforcer": {"disabled": disabled}}
+    release.helm("install", **values)
+    before = release.webhook()["namespaceSelector"]
+
+    assert enforce(release, ENFORCED) == before
+    release.helm("upgrade", timeoutSeconds=7, **values)
+    assert enforce(release, ENFORCED) == before
+
+
+def test_an_enforcer_with_news_would_conflict(release: Release) -> None:
+    """The test above does judge: a term that the chart lacks makes the next upgrade fail."""
+    values = {"admissionsEnforcer": {"disabled": False}}
+    release.helm("install", **values)
+    enforce(release, [{"key": "news", "operator": "DoesNotExist"}])
+
+    with pytest.raises(ProcessFailed, match=r'conflict with "admissionsenforcer".*namespaceSelector'):
+        release.helm("upgrade", **values)
+
+
+# The end.
+
+
+def objects_of(plane: ControlPlane) -> set[str]:
+    """Return all objects there are, but for those that come and go by themselves."""
+    transient = ("events", "leases", "endpointslices", "componentstatuses")
+    kinds = plane.kubectl("api-resources", "--verbs=list", "--output=name").split()
+    listed = ",".join(kind for kind in kinds if not kind.startswith(transient))
+    template = "{range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name} {end}"
+    return set(plane.kubectl("get", listed, "--all-namespaces", f"--output=jsonpath={template}").split())
+
+
+@pytest.mark.parametrize("values", [{}, OUTSIDE], ids=["inside", "outside"])
+def test_uninstalling_leaves_nothing(release: Release, values: dict[str, Any]) -> None:
+    """Neither what the chart made nor what came of it: Secrets, pods, records of the release."""
+    before = objects_of(release.plane)
+    release.helm("install", **values)
+    assert objects_of(release.plane) - before
+
+    release.plane.helm("uninstall", release.name, f"--namespace={release.namespace}")
+
+    until(lambda: not objects_of(release.plane) - before)
+
+
+def test_notes_have_the_values_in_force(release: Release) -> None:
+    """What helm prints names this release's objects and this cloud's audience."""
+    told = release.helm("install", azureEnvironment="AzureChinaCloud")
+    outside = release.helm("upgrade", **OUTSIDE)
+
+    assert (
+        f"every namespace that mutatingWebhookNamespaceSelector picks but kube-system, {release.namespace}"
+        in told
+    )
+    assert f"rollout status deployment/{release.fullname}" in told
+    assert f"{contract.CLIENT_ID}=CLIENT_ID" in told
+    assert f'"{contract.USE_LABEL}": "true"' in told
+    assert "--audiences api://AzureADTokenExchangeChina" in told
+    assert "--listen=127.0.0.1:1 " in outside
+    assert f"--webhook-configuration={release.fullname}" in outside
+    assert f"kubectl -n {release.namespace} create token {release.fullname}" in outside

@@ -1,0 +1,367 @@
+"""What the chart makes of its values, without a cluster."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from click import Command, Group
+
+from testkit.binaries import provide
+from testkit.manifests import CHART, TENANT, rendered
+from testkit.processes import output_of
+from workload_identity_operator import __version__, clouds, contract
+from workload_identity_operator.__main__ import cli
+from workload_identity_operator.settings import DEFAULT_NAMESPACE, Flags, Settings, read_settings
+
+Render = Callable[..., dict[str, Any]]
+Values = dict[str, Any]
+
+OUTSIDE = {"webhook": {"url": "https://127.0.0.1:9443"}}
+
+
+def container(objects: dict[str, Any]) -> Any:
+    """Return the operator's container."""
+    return objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+
+
+def webhook(objects: dict[str, Any]) -> Any:
+    """Return the one webhook of the configuration."""
+    (found,) = objects["MutatingWebhookConfiguration"]["webhooks"]
+    return found
+
+
+def settings(objects: dict[str, Any]) -> Settings:
+    """Return what the operator reads from the command line and environment that its pod gets."""
+    assert isinstance(cli, Group)
+    run = cli.commands["run"]
+    assert isinstance(run, Command)
+    name, *arguments = container(objects)["args"]
+    assert name == "run"
+    with run.make_context(name, list(arguments)) as context:
+        flags = Flags(**context.params)
+    namespace = objects["Deployment"]["metadata"]["namespace"]
+    return read_settings(flags, objects["ConfigMap"]["data"] | {"POD_NAMESPACE": namespace})
+
+
+def test_lints() -> None:
+    """The linter has nothing to say but that there is no icon."""
+    helm = provide(["helm"])["helm"].path
+
+    said = output_of([helm, "lint", CHART, "--strict", f"--set=azureTenantID={TENANT}"])
+
+    assert "1 chart(s) linted, 0 chart(s) failed" in said
+    assert [line for line in said.splitlines() if line.startswith("[")] == [
+        "[INFO] Chart.yaml: icon is recommended"
+    ]
+
+
+def test_renders_the_same_each_time() -> None:
+    """Nothing random and no clock: a GitOps tool sees no change where there is none."""
+    assert rendered() == rendered()
+
+
+def test_belongs_to_its_operator() -> None:
+    """The chart's appVersion, which is the image's tag, is the operator's version."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+
+    assert chart["appVersion"] == __version__
+
+
+def test_an_object_for_each_file(render: Render) -> None:
+    """Each template makes one object and is named after its kind."""
+    files = {path.stem for path in (CHART / "templates").glob("*.yaml")}
+
+    assert {kind.lower() for kind in render()} == files
+
+
+def test_objects_are_named_after_the_release(render: Render) -> None:
+    """A release named like the chart does not say so twice; any other name comes first."""
+    assert render()["Service"]["metadata"]["name"] == "workload-identity-operator"
+    assert render(release="a")["Service"]["metadata"]["name"] == "a-workload-identity-operator"
+    assert render({"nameOverride": "wi"}, release="a")["Service"]["metadata"]["name"] == "a-wi"
+    assert render({"fullnameOverride": "wi"}, release="a")["Service"]["metadata"]["name"] == "wi"
+
+
+# The webhook's configuration.
+
+
+def test_the_webhook_is_the_one_of_the_contract(render: Render) -> None:
+    """Name, path and label are those that the operator answers to."""
+    found = webhook(render())
+
+    assert found["name"] == contract.WEBHOOK_NAME
+    assert found["clientConfig"] == {
+        "service": {
+            "name": "workload-identity-operator",
+            "namespace": DEFAULT_NAMESPACE,
+            "path": contract.WEBHOOK_PATH,
+            "port": 443,
+        }
+    }
+    assert found["objectSelector"] == {"matchLabels": {contract.USE_LABEL: "true"}}
+    assert found["rules"] == [
+        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    ]
+    assert {
+        key: found[key] for key in ("failurePolicy", "reinvocationPolicy", "matchPolicy", "sideEffects")
+    } == {
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "IfNeeded",
+        "matchPolicy": "Equivalent",
+        "sideEffects": "None",
+    }
+    assert found["timeoutSeconds"] == 5
+    assert found["admissionReviewVersions"] == ["v1", "v1beta1"]
+
+
+@pytest.mark.parametrize("values", [{}, OUTSIDE], ids=["inside", "outside"])
+def test_never_renders_a_ca_bundle(render: Render, values: Values) -> None:
+    """What the operator keeps is not the chart's to have an opinion on."""
+    assert "caBundle" not in webhook(render(values))["clientConfig"]
+
+
+@pytest.mark.parametrize(
+    ("given", "called"),
+    [
+        ("https://127.0.0.1:9443", "https://127.0.0.1:9443/mutate-v1-pod"),
+        ("https://127.0.0.1:9443/", "https://127.0.0.1:9443/mutate-v1-pod"),
+        ("https://127.0.0.1:9443/mutate-v1-pod", "https://127.0.0.1:9443/mutate-v1-pod"),
+        ("https://tunnel.example.com/cluster-a", "https://tunnel.example.com/cluster-a"),
+    ],
+)
+def test_an_operator_outside_the_cluster(render: Render, given: str, called: str) -> None:
+    """With webhook.url nothing runs in the cluster; without a path the URL gets the operator's."""
+    objects = render({"webhook": {"url": given}, "azureTenantID": ""})
+
+    assert sorted(objects) == [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "MutatingWebhookConfiguration",
+        "ServiceAccount",
+    ]
+    assert webhook(objects)["clientConfig"] == {"url": called}
+
+
+def names_excluded(objects: dict[str, Any]) -> Any:
+    """Return the namespaces that are excluded by name."""
+    terms = webhook(objects)["namespaceSelector"]["matchExpressions"]
+    return next(term["values"] for term in terms if term["key"] == "kubernetes.io/metadata.name")
+
+
+def test_keeps_off_namespaces_that_must_start_without_it(render: Render) -> None:
+    """kube-system and, where its pods are in the cluster, the operator's own namespace."""
+    assert names_excluded(render(namespace="here")) == ["kube-system", "here"]
+    assert names_excluded(render(namespace="kube-system")) == ["kube-system"]
+    assert names_excluded(render(OUTSIDE, namespace="here")) == ["kube-system"]
+
+
+def test_selectors_are_added_to_its_own(render: Render) -> None:
+    """A selector in the values narrows which pods are seen; it never widens."""
+    pods = {"matchLabels": {"team": "a", contract.USE_LABEL: "false"}}
+    namespaces = {
+        "matchLabels": {"stage": "prod"},
+        "matchExpressions": [{"key": "legacy", "operator": "DoesNotExist"}],
+    }
+    own = webhook(render())["namespaceSelector"]["matchExpressions"]
+
+    found = webhook(
+        render({"mutatingWebhookNamespaceSelector": namespaces, "mutatingWebhookObjectSelector": pods})
+    )
+
+    assert found["objectSelector"] == {"matchLabels": {"team": "a", contract.USE_LABEL: "true"}}
+    assert found["namespaceSelector"] == {
+        "matchLabels": {"stage": "prod"},
+        "matchExpressions": [{"key": "legacy", "operator": "DoesNotExist"}, *own],
+    }
+
+
+def test_declines_the_admissions_enforcer(render: Render) -> None:
+    """By annotation, beside those of the values; told not to, it leaves the annotation out."""
+    annotated = {"mutatingWebhookAnnotations": {"note": "a"}}
+
+    declined = render(annotated)["MutatingWebhookConfiguration"]["metadata"]["annotations"]
+    obeyed = render(annotated | {"admissionsEnforcer": {"disabled": False}})
+
+    assert declined == {"note": "a", "admissions.enforcer/disabled": "true"}
+    assert obeyed["MutatingWebhookConfiguration"]["metadata"]["annotations"] == {"note": "a"}
+
+
+# The operator's pods.
+
+
+def test_the_operator_accepts_what_its_pod_gets(render: Render) -> None:
+    """Command line and environment of the default installation are settings of the operator."""
+    found = settings(render())
+
+    assert (found.tenant_id, found.audience) == (TENANT, clouds.PUBLIC.audience)
+    assert found.namespace == DEFAULT_NAMESPACE
+    assert str(found.listen) == ":9443"
+    assert found.webhook_configuration == "workload-identity-operator"
+    assert found.certificate_secret == "workload-identity-operator-certificate"
+    assert found.certificate_folder is None
+
+
+def test_values_become_settings(render: Render) -> None:
+    """Each value about Azure, logs, TLS and ports reaches the operator."""
+    values = {
+        "azureTenantID": "contoso.onmicrosoft.com",
+        "azureEnvironment": "azurechinacloud",
+        "azureAuthorityHost": "https://login.example.com/base",
+        "audience": "api://ours",
+        "tlsMinVersion": "1.2",
+        "logLevel": "debug",
+        "metricsAddr": "127.0.0.1:9100",
+        "service": {"targetPort": 10250},
+    }
+
+    found = settings(render(values))
+
+    assert found.tenant_id == "contoso.onmicrosoft.com"
+    assert found.authority_host == "https://login.example.com/base/"
+    assert found.audience == "api://ours"
+    assert found.tls_minimum.name == "TLSv1_2"
+    assert found.log_level == "debug"
+    assert str(found.metrics) == "127.0.0.1:9100"
+    assert str(found.listen) == ":10250"
+
+
+@pytest.mark.parametrize("name", ["", "azurepubliccloud", *clouds.NAMES])
+def test_every_cloud_of_the_operator(render: Render, name: str) -> None:
+    """The chart lets through the names that the operator knows, in any case."""
+    cloud = clouds.cloud_named(name)
+
+    assert cloud
+    assert settings(render({"azureEnvironment": name})).audience == cloud.audience
+
+
+def test_ports_belong_together(render: Render) -> None:
+    """The Service leads to the port the operator listens on, the API server calls the Service's port."""
+    objects = render({"service": {"port": 8443, "targetPort": 10250}, "metricsAddr": ":9100"})
+    ports = {port["name"]: port["containerPort"] for port in container(objects)["ports"]}
+
+    assert ports == {"webhook": 10250, "health": 9440, "metrics": 9100}
+    assert [(port["port"], port["targetPort"]) for port in objects["Service"]["spec"]["ports"]] == [
+        (8443, "webhook")
+    ]
+    assert webhook(objects)["clientConfig"]["service"]["port"] == 8443
+    assert settings(objects).health.port == 9440
+
+
+def test_the_services_pods_are_the_deployments(render: Render) -> None:
+    """Labels of the values neither change nor break who belongs to whom."""
+    values = {"podLabels": {"app.kubernetes.io/name": "other", "a": "b"}, "commonLabels": {"c": "d"}}
+
+    objects = render(values)
+
+    pods = objects["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        objects["Service"]["spec"]["selector"],
+        objects["Deployment"]["spec"]["selector"]["matchLabels"],
+        objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+    ]
+    assert selectors == [selectors[0]] * 3
+    assert selectors[0].items() <= pods.items()
+    assert {"a": "b", "c": "d"}.items() <= pods.items()
+    assert all(found["metadata"]["labels"]["c"] == "d" for found in objects.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "image"),
+    [
+        ({}, f"workload-identity-operator:{__version__}"),
+        ({"image": {"release": "v2"}}, "workload-identity-operator:v2"),
+        (
+            {"image": {"registry": "r.example.com:5000", "release": "v2"}},
+            "r.example.com:5000/workload-identity-operator:v2",
+        ),
+        (
+            {
+                "image": {"registry": "a", "repository": "b", "release": "v2"},
+                "global": {"imageRegistry": "c/d"},
+            },
+            "c/d/b:v2",
+        ),
+        (
+            {"image": {"release": "v2", "digest": f"sha256:{'0' * 64}"}},
+            f"workload-identity-operator@sha256:{'0' * 64}",
+        ),
+    ],
+    ids=["default", "tag", "registry", "mirror", "digest"],
+)
+def test_the_image(render: Render, values: Values, image: str) -> None:
+    """A registry goes before the repository, the mirror's before any; a digest replaces the tag."""
+    assert container(render(values))["image"] == image
+
+
+def test_a_change_of_the_environment_rolls_the_pods(render: Render) -> None:
+    """The checksum follows what the ConfigMap says, and nothing else."""
+
+    def checksum(values: Values) -> Any:
+        return render(values)["Deployment"]["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+
+    assert checksum({"azureTenantID": "other"}) != checksum({})
+    assert checksum({"commonLabels": {"a": "b"}, "podAnnotations": {"checksum/config": "mine"}}) == checksum(
+        {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "budget"),
+    [
+        ({}, {"minAvailable": 1}),
+        ({"podDisruptionBudget": {"minAvailable": "50%"}}, {"minAvailable": "50%"}),
+        ({"podDisruptionBudget": {"maxUnavailable": 0}}, {"maxUnavailable": 0}),
+        ({"podDisruptionBudget": {"minAvailable": None, "maxUnavailable": 1}}, {"maxUnavailable": 1}),
+        ({"podDisruptionBudget": {"minAvailable": ""}}, None),
+        ({"podDisruptionBudget": {"minAvailable": None}}, None),
+        ({"replicaCount": 1}, None),
+    ],
+)
+def test_the_disruption_budget(render: Render, values: Values, budget: dict[str, Any] | None) -> None:
+    """One of the two limits, 0 included; none at all where a single pod would block every drain."""
+    found = render(values).get("PodDisruptionBudget")
+
+    assert (found and found["spec"].pop("unhealthyPodEvictionPolicy")) == (budget and "AlwaysAllow")
+    assert (found and {key: value for key, value in found["spec"].items() if key != "selector"}) == budget
+
+
+def test_pods_spread_over_nodes(render: Render) -> None:
+    """By default and in own constraints, which get the release's selector unless they have one."""
+    selector = {"matchLabels": {"a": "b"}}
+    own = {"topologyKey": "rack", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule"}
+
+    def spread(values: Values) -> Any:
+        return render(values)["Deployment"]["spec"]["template"]["spec"].get("topologySpreadConstraints")
+
+    ours = {"matchLabels": render()["Deployment"]["spec"]["selector"]["matchLabels"]}
+    assert [term["topologyKey"] for term in spread({})] == [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+    ]
+    assert spread({"topologySpreadConstraints": [own, own | {"labelSelector": selector}]}) == [
+        own | {"labelSelector": ours},
+        own | {"labelSelector": selector},
+    ]
+    assert spread({"topologySpreadConstraints": []}) is None
+
+
+def test_recreates_without_the_settings_of_rolling(render: Render) -> None:
+    """The API server would refuse those beside another type."""
+    strategy = render({"updateStrategy": {"type": "Recreate"}})["Deployment"]["spec"]["strategy"]
+
+    assert strategy == {"type": "Recreate"}
+
+
+def test_values_can_be_unset(render: Render) -> None:
+    """A null takes a default away, as everywhere in Helm."""
+    unset = ["resources", "nodeSelector", "podLabels", "commonLabels", "podAnnotations", "imagePullSecrets"]
+    unset += ["mutatingWebhookNamespaceSelector", "mutatingWebhookObjectSelector", "priorityClassName"]
+    unset += ["topologySpreadConstraints", "mutatingWebhookAnnotations", "extraEnv", "preStopSleepSeconds"]
+
+    objects = render(dict.fromkeys(unset))
+
+    pod = objects["Deployment"]["spec"]["template"]["spec"]
+    assert not {"nodeSelector", "priorityClassName", "topologySpreadConstraints"} & pod.keys()
+    assert not container(objects)["resources"]
+    assert "lifecycle" not in container(objects)

@@ -1,0 +1,201 @@
+"""What the repository keeps of the chart, for people who read it there: made anew by `make manifests`.
+
+`manifests/install.yaml` is the chart rendered with its default values, for `envsubst | kubectl apply`;
+the chart's README.md has a table of values.yaml.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import yaml
+
+from testkit.binaries import BinariesMissing, provide
+from testkit.processes import ProcessFailed, output_of
+from workload_identity_operator.settings import DEFAULT_NAMESPACE
+
+ROOT: Final = Path(__file__).parents[4]
+CHART: Final = ROOT / "charts" / "workload-identity-operator"
+RELEASE: Final = "workload-identity-operator"
+TENANT: Final = "00000000-0000-0000-0000-000000000000"
+"""Stands for a tenant where the chart wants one and which does not matter."""
+
+HEADER: Final = f"""\
+# The chart workload-identity-operator with its default values. Made by `make manifests`; to install:
+#
+#   AZURE_TENANT_ID=… AZURE_ENVIRONMENT=AzurePublicCloud envsubst <install.yaml | kubectl apply -f -
+
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {DEFAULT_NAMESPACE}
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+    pod-security.kubernetes.io/enforce-version: latest
+    pod-security.kubernetes.io/audit: restricted
+    pod-security.kubernetes.io/audit-version: latest
+    pod-security.kubernetes.io/warn: restricted
+    pod-security.kubernetes.io/warn-version: latest
+"""
+
+# What a rendering says for one installation by Helm, and what the static manifest says instead.
+STATIC: Final = {
+    f'AZURE_TENANT_ID: "{TENANT}"': 'AZURE_TENANT_ID: "${AZURE_TENANT_ID}"',
+    'AZURE_ENVIRONMENT: "AzurePublicCloud"': 'AZURE_ENVIRONMENT: "${AZURE_ENVIRONMENT}"',
+    # In place of a checksum: it changes exactly when the settings do, and so rolls the pods.
+    r"checksum/config: [0-9a-f]{64}": 'checksum/config: "${AZURE_TENANT_ID} ${AZURE_ENVIRONMENT}"',
+    "managed-by: Helm": "managed-by: kubectl",
+    r"# Source: .*\n": "",
+}
+
+TABLE: Final = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- /values -->)", re.DOTALL)
+"""Where the table stands in the chart's README.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value of the chart: a row of the table.
+
+    Attributes:
+        name: With the names of the objects around it, "image.release".
+        type: And its unit, where it has one.
+        default: As JSON.
+        effect: In sentences.
+    """
+
+    name: str
+    type: str
+    default: str
+    effect: str
+
+
+def made_files() -> dict[Path, str]:
+    """Return the files that are made, with what should be in them.
+
+    Raises:
+        BinariesMissing, ProcessFailed: Without helm there is nothing to show.
+        ValueError: The chart is not such that its files can be made.
+    """
+    readme = CHART / "README.md"
+    values = read_values((CHART / "values.yaml").read_text(encoding="utf-8"))
+    return {
+        ROOT / "manifests" / "install.yaml": static(rendered()),
+        readme: with_table(readme.read_text(encoding="utf-8"), table(values)),
+    }
+
+
+def rendered(
+    values: Mapping[str, Any] | None = None, release: str = RELEASE, namespace: str = DEFAULT_NAMESPACE
+) -> str:
+    """Return what helm renders of the chart, for TENANT where the values name no tenant.
+
+    Raises:
+        BinariesMissing: There is no helm.
+        ProcessFailed: The chart refuses the values; the message has its reason.
+    """
+    helm = provide(["helm"])["helm"].path
+    given = json.dumps({"azureTenantID": TENANT} | dict(values or {}))
+    return output_of(
+        [helm, "template", release, CHART, f"--namespace={namespace}", "--values=-"], given=given
+    )
+
+
+def static(rendering: str) -> str:
+    """Return a rendering as a manifest for kubectl, with its namespace and two variables for envsubst.
+
+    Raises:
+        ValueError: It has no longer what is to be replaced.
+    """
+    for found, instead in STATIC.items():
+        rendering, times = re.subn(found, lambda _, text=instead: text, rendering)  # type: ignore[misc]
+        if not times:
+            raise ValueError(f"the rendered chart has no {found!r} to replace by {instead!r}")
+    documents = [document.strip() for document in re.split(r"^---$", rendering, flags=re.MULTILINE)]
+    return "\n---\n\n".join([HEADER, *(f"{document}\n" for document in documents if document)])
+
+
+def read_values(text: str) -> list[Value]:
+    """Return the values of a values.yaml in its order.
+
+    A comment directly above a key that begins "(type, unit)" makes it a value; a key without such a
+    comment is an object whose keys are looked at.
+
+    Raises:
+        ValueError: A value has no such comment.
+    """
+    lines = text.splitlines()
+
+    def walk(node: yaml.MappingNode, within: str, defaults: Mapping[str, Any]) -> Iterator[Value]:
+        for key, value in node.value:
+            name = f"{within}{key.value}"
+            comment = _comment_above(lines, key.start_mark.line)
+            if told := re.fullmatch(r"\(([^)]+)\) (.+)", comment):
+                default = json.dumps(defaults[key.value], ensure_ascii=False)
+                yield Value(name, told[1], default, told[2])
+            elif isinstance(value, yaml.MappingNode) and value.value:
+                yield from walk(value, f"{name}.", defaults[key.value])
+            else:
+                raise ValueError(f"values.yaml: {name} needs a comment above it, such as `# (string) …`")
+
+    root = yaml.compose(text, yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError("values.yaml: wanted an object at the top")  # noqa: TRY004 - the file's fault
+    return list(walk(root, "", yaml.safe_load(text)))
+
+
+def _comment_above(lines: list[str], line: int) -> str:
+    comment: list[str] = []
+    while line and (text := lines[line - 1].strip()).startswith("#"):
+        comment.insert(0, text.lstrip("# "))
+        line -= 1
+    return " ".join(comment)
+
+
+def table(values: list[Value]) -> str:
+    """Return the values as a table in Markdown."""
+
+    def row(*cells: str) -> str:
+        return "".join(["| ", " | ".join(cell.replace("|", r"\|") for cell in cells), " |\n"])
+
+    rows = (row(f"`{value.name}`", value.type, f"`{value.default}`", value.effect) for value in values)
+    return "".join([row("Value", "Type", "Default", "Effect"), row(*["---"] * 4), *rows])
+
+
+def with_table(readme: str, markdown: str) -> str:
+    """Return a README with the table between its two marks.
+
+    Raises:
+        ValueError: It has no such marks.
+    """
+    written, times = TABLE.subn(lambda _: f"\n{markdown}\n", readme)
+    if times != 1:
+        raise ValueError("the chart's README.md needs the lines <!-- values --> and <!-- /values -->")
+    return written
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; end with 1 when a file is not what it should be.")
+def main(*, check: bool) -> None:
+    """Render manifests/install.yaml from the chart, and the table of values in its README.md."""
+    try:
+        files = made_files()
+    except (BinariesMissing, ProcessFailed, ValueError) as failure:
+        print(failure, file=sys.stderr)
+        sys.exit(1)
+    stale = [path for path, wanted in files.items() if not path.exists() or path.read_text("utf-8") != wanted]
+    if check and stale:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        print(f"Not what the chart gives: {names}. Run `make manifests` and commit.", file=sys.stderr)
+        sys.exit(1)
+    for path in stale:
+        path.write_text(files[path], encoding="utf-8")
+        print(f"Written: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
