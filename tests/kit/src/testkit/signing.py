@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -32,7 +33,9 @@ class SigningKey:
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """Return the claims as a signed JWT in compact form."""
-        return jwt.encode(dict(claims), self.private, algorithm="RS256", headers={"kid": self.key_id})
+        # The plain signature, not jwt.encode: tests sign claims of wrong types too.
+        payload = json.dumps(claims).encode()
+        return jwt.api_jws.encode(payload, self.private, algorithm="RS256", headers={"kid": self.key_id})
 
     def published(self) -> dict[str, str]:
         """Return the public half as a member of a key set (RFC 7517)."""
