@@ -20,8 +20,8 @@ from typing import Final, Protocol
 from workload_identity_operator import contract
 from workload_identity_operator.errors import PodRefused
 
-# int() would also take blanks, "_" and any Unicode digit. Leading zeros are fine, however many.
-_INTEGER: Final = re.compile(r"([+-]?)0*([0-9]+)")
+# int() would also take blanks, "_" and any Unicode digit.
+_INTEGER: Final = re.compile(r"([+-]?)([0-9]+)")
 _LONGEST_INTEGER: Final = 19  # digits of 2**63
 _GUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # Unicode White_Space; str.strip() would also take U+001C to U+001F.
@@ -125,6 +125,8 @@ def token_expiration(pod: Mapping[str, str], account: Mapping[str, str]) -> int:
     if integer is None:
         raise PodRefused(f"{what}: {quoted(value)}: invalid syntax, not a whole number; {wanted}")
     sign, digits = integer.groups()
+    # Leading zeros are fine, however many; a pattern that leaves them out takes quadratic time to fail.
+    digits = digits.lstrip("0") or "0"
     if len(digits) > _LONGEST_INTEGER or not -(2**63) <= (seconds := int(sign + digits)) < 2**63:
         raise PodRefused(f"{what}: {quoted(value)}: value out of range of 64 bits; {wanted}")
     if not contract.MIN_EXPIRATION <= seconds <= contract.MAX_EXPIRATION:
