@@ -150,8 +150,13 @@ def account_warnings(account: Mapping[str, str]) -> Sequence[str]:
 
 
 def quoted(text: str, longest: int = 64) -> str:
-    """Return the text as a JSON string, cut so that a message stays readable."""
-    return json.dumps(text if len(text) <= longest else text[:longest] + "…", ensure_ascii=False)
+    """Return the text as a JSON string, cut so that a message stays readable.
+
+    What does not print is escaped: a message ends at a terminal, and the API server drops a
+    warning that holds a control character.
+    """
+    shown = json.dumps(text if len(text) <= longest else text[:longest] + "…", ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in shown)
 
 
 def _unknown_keys(kind: str, present: Mapping[str, str], known: frozenset[str] | set[str]) -> Sequence[str]:
