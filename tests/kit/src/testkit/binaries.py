@@ -195,7 +195,7 @@ def staging(go_mod: str) -> list[str]:
     Kubernetes replaces them by folders of its repository, which does not reach those who require it;
     for its v1.x.y the same code is published as their v0.x.y.
     """
-    return re.findall(r"^\s+(k8s\.io/\S+) v0\.0\.0$", go_mod, re.MULTILINE)
+    return re.findall(r"^\s+(k8s\.io/\S+) v0\.0\.0(?:\s|$)", go_mod, re.MULTILINE)
 
 
 def explain(program: Program, said: str) -> str:

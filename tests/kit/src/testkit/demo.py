@@ -28,7 +28,7 @@ from testkit.binaries import BinariesMissing, provide
 from testkit.console import StepFailed, console, duration, step
 from testkit.control_plane import ControlPlane
 from testkit.entra import EntraStandIn
-from testkit.installation import NAMESPACE, RELEASE, free_port, install_chart, operator_running
+from testkit.installation import RELEASE, serve
 from testkit.kubelet import run_container
 from testkit.processes import ProcessFailed, leave_on_signals
 
@@ -63,21 +63,10 @@ def play(stack: ExitStack) -> Stage:
         entra = stack.enter_context(EntraStandIn(trust=[plane.ca_file], folder=plane.folder))
         taken.detail = entra.authority
     stage = Stage(plane, entra)
-    with step("helm install the chart") as taken:
-        port = free_port()
-        install_chart(plane, port, {"azureTenantID": TENANT, "azureAuthorityHost": entra.authority})
-        taken.detail = f"release {RELEASE}, webhook at 127.0.0.1:{port}"
-    with step("Start the operator, with the rights of its ServiceAccount") as taken:
-        operator = stack.enter_context(
-            operator_running(
-                plane,
-                port,
-                environ={"AZURE_TENANT_ID": TENANT},
-                flags=["--authority-host", entra.authority],
-                kubeconfig=plane.kubeconfig_for(RELEASE, NAMESPACE),
-            )
-        )
-        taken.detail = f"ready, {operator.health}/readyz"
+    with step("helm install the chart, start the operator with the rights of its ServiceAccount") as taken:
+        values = {"azureTenantID": TENANT, "azureAuthorityHost": entra.authority}
+        served = stack.enter_context(serve(plane, values))
+        taken.detail = f"release {RELEASE}, reviews at {served.operator.webhook}, ready"
     account, deployment = _example("serviceaccount.yaml"), _example("deployment.yaml")
     with step("Annotate a ServiceAccount") as taken:
         namespace = account["metadata"]["namespace"]

@@ -17,9 +17,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from testkit.control_plane import ControlPlane
+from testkit.manifests import CHART
 from testkit.processes import Child, running
 
-CHART = Path(__file__).parents[4] / "charts" / "workload-identity-operator"
 RELEASE = "workload-identity-operator"
 NAMESPACE = "azure-workload-identity-system"
 READY_WITHIN = 30
@@ -71,6 +71,37 @@ def install_chart(plane: ControlPlane, port: int, values: Mapping[str, object]) 
         *("--values", "-"),
         given=json.dumps(everything),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A cluster in which the chart is installed, and the operator that serves it.
+
+    Attributes:
+        plane: The cluster.
+        port: Where the chart has the webhook.
+        environ: The operator's environment.
+        flags: Its flags, beside those it needs to run here.
+        operator: The one that runs.
+    """
+
+    plane: ControlPlane
+    port: int
+    environ: Mapping[str, str]
+    flags: Sequence[str]
+    operator: Operator
+
+
+@contextmanager
+def serve(plane: ControlPlane, values: Mapping[str, object]) -> Iterator[Served]:
+    """Install the chart with these values and run the operator with the rights of its ServiceAccount."""
+    port = free_port()
+    install_chart(plane, port, values)
+    environ = {"AZURE_TENANT_ID": str(values["azureTenantID"])}
+    flags = [f"--authority-host={host}"] if (host := values.get("azureAuthorityHost")) else []
+    kubeconfig = plane.kubeconfig_for(RELEASE, NAMESPACE)
+    with operator_running(plane, port, environ=environ, flags=flags, kubeconfig=kubeconfig) as operator:
+        yield Served(plane, port, environ, flags, operator)
 
 
 @contextmanager

@@ -1,0 +1,320 @@
+"""The whole operator on a real API server: what users' pods become."""
+
+import json
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import kubernetes.client
+import pytest
+import trustme
+from aiohttp import web
+
+from testkit import loopback
+from testkit.installation import Served
+from testkit.processes import ProcessFailed, finish
+from testkit.workloads import CLIENT, LABELS, Namespace, env_of, pod
+from workload_identity_operator import contract
+
+TENANT = "99999999-8888-7777-6666-555555555555"
+WIRED = {
+    "AZURE_CLIENT_ID": CLIENT,
+    "AZURE_TENANT_ID": TENANT,
+    "AZURE_FEDERATED_TOKEN_FILE": "/var/run/secrets/azure/wi/token/azure-identity-token",
+    "AZURE_AUTHORITY_HOST": "https://login.microsoftonline.com/",
+}
+
+
+def volumes_of(stored: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the volumes of ours in a stored pod."""
+    return [v for v in stored["spec"]["volumes"] if v["name"].startswith(contract.VOLUME_PREFIX)]
+
+
+def eventually(found: Callable[[], Any], within: float = 20) -> Any:
+    """Return what `found` returns once that is true."""
+    deadline = time.monotonic() + within
+    while not (value := found()):
+        assert time.monotonic() < deadline, f"not within {within} s"
+        time.sleep(0.1)
+    return value
+
+
+def test_labelled_pod_of_an_annotated_account_is_wired(inside: Namespace) -> None:
+    """Environment, volume and mount are there, and the token is asked for as the peer asks for it."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+
+    stored = inside.create(pod("web", "billing"))
+
+    (volume,) = volumes_of(stored)
+    assert env_of(stored) == WIRED
+    assert volume["projected"]["sources"] == [
+        {
+            "serviceAccountToken": {
+                "audience": "api://AzureADTokenExchange",
+                "expirationSeconds": 3600,
+                "path": "token/azure-identity-token",
+            }
+        }
+    ]
+    mounts = stored["spec"]["containers"][0]["volumeMounts"]
+    assert {"name": volume["name"], "mountPath": "/var/run/secrets/azure/wi", "readOnly": True} in mounts
+
+
+def test_pod_without_the_label_is_left_alone(inside: Namespace) -> None:
+    """Only the label sends a pod to the webhook."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+
+    stored = inside.create(pod("web", "billing", metadata={"labels": {"app": "web"}}))
+
+    assert env_of(stored) == {}
+    assert volumes_of(stored) == []
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "Job", "CronJob"])
+def test_pods_of_every_controller_are_wired(inside: Namespace, kind: str) -> None:
+    """Their pods reach admission with generateName, or a name, and are made by the controller manager."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    spec = {"serviceAccountName": "billing", "containers": [{"name": "app", "image": "x"}]}
+    labels = {**LABELS, "app": "web"}
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    if kind in {"Job", "CronJob"}:
+        template["spec"] = {**spec, "restartPolicy": "Never"}
+    of_kind: dict[str, Any] = {
+        "Deployment": {"selector": {"matchLabels": {"app": "web"}}, "template": template},
+        "StatefulSet": {
+            "serviceName": "web",
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": template,
+        },
+        "Job": {"template": template},
+        "CronJob": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template}}},
+    }
+    group = "batch/v1" if kind in {"Job", "CronJob"} else "apps/v1"
+    inside.create({"apiVersion": group, "kind": kind, "metadata": {"name": "web"}, "spec": of_kind[kind]})
+    if kind == "CronJob":
+        inside.kubectl("create", "job", "now", "--from=cronjob/web")
+
+    (stored, *_) = eventually(lambda: inside.get("pods", "--selector=app=web")["items"])
+
+    assert env_of(stored) == WIRED
+    assert len(volumes_of(stored)) == 1
+
+
+def test_pod_made_at_once_after_its_account_was_annotated_is_wired(inside: Namespace) -> None:
+    """The table may not know yet: then the ServiceAccount is looked up live. None of 200 is missed."""
+    # The client's methods are typed for its models, and take the JSON trees of which those are made.
+    core: Any = kubernetes.client.CoreV1Api(inside.plane.client())
+
+    def annotate_and_create(number: int) -> dict[str, str]:
+        name, client = f"sa-{number}", f"{number:08d}-0000-0000-0000-000000000000"
+        core.create_namespaced_service_account(inside.name, {"metadata": {"name": name}})
+        core.patch_namespaced_service_account(
+            name, inside.name, {"metadata": {"annotations": {contract.CLIENT_ID: client}}}
+        )
+        core.create_namespaced_pod(inside.name, pod(f"pod-{number}", name))
+        return {name: client}
+
+    with ThreadPoolExecutor(4) as people:
+        wanted = {
+            name: client
+            for one in people.map(annotate_and_create, range(200))
+            for name, client in one.items()
+        }
+
+    stored = inside.get("pods")["items"]
+    found = {p["spec"]["serviceAccountName"]: env_of(p).get("AZURE_CLIENT_ID") for p in stored}
+    assert found == wanted
+
+
+def test_annotations_of_pod_and_account_are_honoured(inside: Namespace) -> None:
+    """Tenant from the account, expiration from the pod, one container skipped."""
+    inside.account(
+        "billing", {contract.CLIENT_ID: CLIENT, contract.TENANT_ID: "other", contract.EXPIRATION: "4000"}
+    )
+    annotations = {contract.EXPIRATION: "7200", contract.SKIP_CONTAINERS: "proxy"}
+    containers = [{"name": "app", "image": "x"}, {"name": "proxy", "image": "x"}]
+    spec = {"containers": containers, "initContainers": [{"name": "first", "image": "x"}]}
+
+    stored = inside.create(
+        pod("web", "billing", metadata={"labels": dict(LABELS), "annotations": annotations}, spec=spec)
+    )
+
+    assert env_of(stored, "first") == env_of(stored) == WIRED | {"AZURE_TENANT_ID": "other"}
+    assert env_of(stored, "proxy") == {}
+    token = volumes_of(stored)[0]["projected"]["sources"][0]["serviceAccountToken"]
+    assert token["expirationSeconds"] == 7200
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "said"),
+    [
+        (contract.EXPIRATION, "1h", '"1h": invalid syntax'),
+        (contract.EXPIRATION, "3599", "3599 is out of bounds; wanted 3600 to 86400 seconds"),
+        (contract.EXPIRATION, "99999999999999999999", "value out of range"),
+    ],
+)
+def test_pod_with_a_broken_annotation_is_refused(
+    inside: Namespace, annotation: str, value: str, said: str
+) -> None:
+    """The person at kubectl reads which annotation, what was found and what is wanted."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    wrong = pod("web", "billing", metadata={"labels": dict(LABELS), "annotations": {annotation: value}})
+
+    with pytest.raises(ProcessFailed) as refused:
+        inside.create(wrong)
+
+    assert 'admission webhook "mutation.azure-workload-identity.io" denied the request' in str(refused.value)
+    assert said in str(refused.value)
+
+
+def test_mount_in_the_way_is_refused(inside: Namespace) -> None:
+    """A volume of the author's own at the base path: the message names container, volume and path."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    mount = {"name": "mine", "mountPath": "/var/run/secrets/azure/wi/extra"}
+    spec = {
+        "volumes": [{"name": "mine", "emptyDir": {}}],
+        "containers": [{"name": "app", "image": "x", "volumeMounts": [mount]}],
+    }
+
+    with pytest.raises(
+        ProcessFailed, match='container "app" mounts volume "mine" at "/var/run/secrets/azure/wi/extra"'
+    ):
+        inside.create(pod("web", "billing", spec=spec))
+
+
+def test_author_is_warned_of_what_looks_wrong(inside: Namespace) -> None:
+    """A client id that is no GUID and a misspelt key are wired as they are, and told at kubectl."""
+    inside.account("billing", {contract.CLIENT_ID: "billing", contract.PREFIX + "client_id": CLIENT})
+    kubectl: list[str | Path] = [inside.plane.folder / "bin" / "kubectl", "create", "--filename=-"]
+
+    told = finish(
+        [*kubectl, f"--namespace={inside.name}"],
+        env=inside.plane.environment,
+        given=json.dumps(pod("web", "billing")),
+    )
+
+    assert told.status == 0
+    assert 'Warning: ServiceAccount annotation client-id is no GUID: "billing"' in told.errors
+    assert "Warning: ServiceAccount annotation azure.workload.identity/client_id is unknown" in told.errors
+
+
+@contextmanager
+def later_webhook(inside: Namespace, patch: list[Mapping[str, Any]]) -> Iterator[None]:
+    """Run a mutating webhook of someone else's that comes after ours and applies a patch."""
+
+    async def answer(request: web.Request) -> web.Response:
+        review = await request.json()
+        pod = review["request"]["object"]
+        done = any(c["name"] == "sidecar" for c in pod["spec"]["containers"])
+        response = {"uid": review["request"]["uid"], "allowed": True}
+        if not done:
+            text = json.dumps(patch).encode()
+            response |= {"patchType": "JSONPatch", "patch": b64encode(text).decode()}
+        return web.json_response(
+            {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+        )
+
+    application, authority = web.Application(), trustme.CA()
+    application.router.add_post("/", answer)
+    name = f"zz-{inside.name}"
+    with loopback.listening("127.0.0.1", 0) as listener:
+        tls = loopback.server_tls(authority, "127.0.0.1")
+        with loopback.serving(application, listener, tls):
+            bundle = b64encode(authority.cert_pem.bytes()).decode()
+            inside.create(
+                {
+                    "apiVersion": "admissionregistration.k8s.io/v1",
+                    "kind": "MutatingWebhookConfiguration",
+                    "metadata": {"name": name},
+                    "webhooks": [
+                        {
+                            "name": "sidecar.example.com",
+                            "admissionReviewVersions": ["v1"],
+                            "sideEffects": "None",
+                            "clientConfig": {"url": f"{loopback.address(listener)}/", "caBundle": bundle},
+                            "namespaceSelector": {
+                                "matchLabels": {"kubernetes.io/metadata.name": inside.name}
+                            },
+                            "rules": [
+                                {
+                                    "apiGroups": [""],
+                                    "apiVersions": ["v1"],
+                                    "operations": ["CREATE"],
+                                    "resources": ["pods"],
+                                }
+                            ],
+                        }
+                    ],
+                }
+            )
+            try:
+                yield
+            finally:
+                inside.kubectl("delete", "mutatingwebhookconfiguration", name)
+
+
+def test_container_that_a_later_webhook_adds_is_wired_too(inside: Namespace) -> None:
+    """The API server calls again; the sidecar gets the identity and what was wired stays as it is."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    sidecar = {"op": "add", "path": "/spec/containers/0", "value": {"name": "sidecar", "image": "x"}}
+
+    with later_webhook(inside, [sidecar]):
+        stored = inside.create(pod("web", "billing"))
+
+    assert env_of(stored, "sidecar") == env_of(stored, "app") == WIRED
+    assert len(volumes_of(stored)) == 1
+
+
+def test_pod_that_a_later_webhook_names_can_still_be_created(inside: Namespace) -> None:
+    """Its volume was named after the generateName; the second call must not add another one."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    named: list[Mapping[str, Any]] = [
+        {"op": "add", "path": "/metadata/name", "value": "named"},
+        {"op": "add", "path": "/spec/containers/-", "value": {"name": "sidecar", "image": "x"}},
+    ]
+    unnamed = pod("web", "billing", metadata={"name": None, "generateName": "web-", "labels": dict(LABELS)})
+
+    with later_webhook(inside, named):
+        stored = inside.create(unnamed)
+
+    assert stored["metadata"]["name"] == "named"
+    assert len(volumes_of(stored)) == 1
+    assert env_of(stored, "sidecar") == WIRED
+
+
+def test_wired_pod_can_be_pasted_into_a_new_one(inside: Namespace) -> None:
+    """`kubectl get pod -o yaml`, rename, create: its volume has the other name's hash and is adopted."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    first = inside.create(pod("first", "billing"))
+
+    second = inside.create(pod("second", "billing", spec=first["spec"]))
+
+    assert volumes_of(second) == volumes_of(first)
+    assert env_of(second) == env_of(first)
+
+
+def test_nothing_is_written_on_accounts_or_pods(inside: Namespace) -> None:
+    """No finalizer, no annotation of a framework: only what the user wrote and what wiring adds."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    stored = inside.create(pod("web", "billing"))
+
+    account = inside.get("serviceaccount", "billing")
+
+    assert account["metadata"]["annotations"] == {contract.CLIENT_ID: CLIENT}
+    assert "finalizers" not in account["metadata"]
+    assert "annotations" not in stored["metadata"]
+
+
+def test_pods_are_counted(served: Served, inside: Namespace) -> None:
+    """The peer's histogram has the namespace, ours the outcome."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    before = served.operator.metric('workload_identity_reviews_total{outcome="wired"}')
+
+    inside.create(pod("web", "billing"))
+
+    counted = f'azwi_mutation_request_count{{namespace="{inside.name}",service_name="webhook"}}'
+    assert served.operator.metric(counted) == 1
+    assert served.operator.metric('workload_identity_reviews_total{outcome="wired"}') == before + 1
