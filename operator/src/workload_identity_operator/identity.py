@@ -23,7 +23,11 @@ from workload_identity_operator.errors import PodRefused
 # int() would also take blanks, "_" and any Unicode digit.
 _INTEGER: Final = re.compile(r"([+-]?)([0-9]+)")
 _LONGEST_INTEGER: Final = 19  # digits of 2**63
-_GUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_GUID: Final = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_SHAPES: Final = {
+    contract.CLIENT_ID: re.compile(_GUID),
+    contract.TENANT_ID: re.compile(_GUID + r"|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"),  # or one of its domains
+}
 # Unicode White_Space; str.strip() would also take U+001C to U+001F.
 _WHITE_SPACE: Final = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -95,7 +99,7 @@ def identity_of(
         expiration=token_expiration(annotations, account),
         skip=skipped_containers(annotations),
         warnings=(
-            *_unknown_keys("label", labels, {contract.USE_LABEL}),
+            *_unknown_keys("label", labels, frozenset({contract.USE_LABEL})),
             *_unknown_keys("annotation", annotations, contract.POD_ANNOTATIONS),
             *account_warnings(account),
         ),
@@ -143,9 +147,11 @@ def skipped_containers(annotations: Mapping[str, str]) -> frozenset[str]:
 def account_warnings(account: Mapping[str, str]) -> Sequence[str]:
     """Return what is odd about a ServiceAccount's annotations, one sentence each."""
     warnings = list(_unknown_keys("ServiceAccount annotation", account, contract.SERVICE_ACCOUNT_ANNOTATIONS))
-    client_id = account.get(contract.CLIENT_ID, "")
-    if client_id and not _GUID.fullmatch(client_id.strip(_WHITE_SPACE)):
-        warnings.append(f"ServiceAccount annotation client-id is no GUID: {quoted(client_id, 48)}")
+    for key, shape in _SHAPES.items():
+        value = account.get(key, "")
+        if value and not shape.fullmatch(value.strip(_WHITE_SPACE)):
+            name = key.removeprefix(contract.PREFIX)
+            warnings.append(f"ServiceAccount annotation {name} is no GUID: {quoted(value, 48)}")
     return warnings
 
 
@@ -159,16 +165,20 @@ def quoted(text: str, longest: int = 64) -> str:
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in shown)
 
 
-def _unknown_keys(kind: str, present: Mapping[str, str], known: frozenset[str] | set[str]) -> Sequence[str]:
+def _unknown_keys(kind: str, present: Mapping[str, str], known: frozenset[str]) -> Sequence[str]:
     """Tell of keys under our prefix that mean nothing there: typos, and keys on the wrong object."""
-    warnings = []
-    for key in sorted(present):
-        if key.startswith(contract.PREFIX) and key not in known:
-            name = key if len(key) <= 72 else key[:72] + "…"  # noqa: PLR2004 - the rest of the line
-            if key in contract.SERVICE_ACCOUNT_ANNOTATIONS:
-                warnings.append(f"{kind} {name} has no effect here: set it on the ServiceAccount")
-            elif key == contract.USE_LABEL and kind == "annotation":
-                warnings.append(f"{kind} {name} has no effect: it must be a label of the pod")
-            elif kind != "ServiceAccount annotation" or key != contract.USE_LABEL:
-                warnings.append(f"{kind} {name} is unknown: check its spelling")
-    return warnings
+    return [
+        f"{kind} {quoted(key, 56)} {_advice(key)}"
+        for key in sorted(present)
+        if key.startswith(contract.PREFIX) and key not in known
+    ]
+
+
+def _advice(key: str) -> str:
+    if key == contract.USE_LABEL:
+        return "has no effect: label the pod with it"
+    if key in contract.POD_ANNOTATIONS:
+        return "has no effect: annotate the pod with it"
+    if key in contract.SERVICE_ACCOUNT_ANNOTATIONS:
+        return "has no effect: annotate the ServiceAccount with it"
+    return "is unknown: check its spelling"
