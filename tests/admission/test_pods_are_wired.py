@@ -188,7 +188,7 @@ def test_mount_in_the_way_is_refused(inside: Namespace) -> None:
 def test_author_is_warned_of_what_looks_wrong(inside: Namespace) -> None:
     """A client id that is no GUID and a misspelt key are wired as they are, and told at kubectl."""
     inside.account("billing", {contract.CLIENT_ID: "billing", contract.PREFIX + "client_id": CLIENT})
-    kubectl: list[str | Path] = [inside.plane.folder / "bin" / "kubectl", "create", "--filename=-"]
+    kubectl = inside.plane.folder / "bin" / "kubectl"
 
     told = finish(
         [*kubectl, f"--namespace={inside.name}"],
