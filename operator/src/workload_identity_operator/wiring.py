@@ -153,16 +153,19 @@ def _put_volume(raw: object, volumes: Sequence[Json], name: str, identity: Ident
         "audience": identity.audience,
     }
     sources = [{"serviceAccountToken": token}]
+    desired = {"name": name, "projected": {"sources": sources}}
     for index, volume in enumerate(volumes):
         if volume.get("name") == name:
+            at = f"/spec/volumes/{index}"
+            if not _carries_token(volume, f"spec.volumes[{index}]"):
+                # The prefix is reserved: whatever else has that name goes.
+                return [{"op": "replace", "path": at, "value": desired}]
             # What we wired before keeps its other fields, such as the defaultMode that the API
-            # server filled in. Anything else of that name goes: the prefix is reserved.
-            kept = volume["projected"] if _carries_token(volume, f"spec.volumes[{index}]") else {}
-            desired = {"name": name, "projected": {**kept, "sources": sources}}
-            if volume == desired:
+            # server filled in.
+            if volume["projected"]["sources"] == sources:
                 return []
-            return [{"op": "replace", "path": f"/spec/volumes/{index}", "value": desired}]
-    return _append("/spec/volumes", raw, [{"name": name, "projected": {"sources": sources}}])
+            return [{"op": "replace", "path": f"{at}/projected/sources", "value": sources}]
+    return _append("/spec/volumes", raw, [desired])
 
 
 def _put_mount(container: Json, at: str, where: str, volume: _Volume) -> tuple[list[Operation], str]:
