@@ -95,10 +95,10 @@ def wire(pod: Mapping[str, Any], identity: Identity) -> Wiring:
             if env and _may_override(container, where):
                 fed_from_elsewhere.append(name)
             if not mount:
-                warnings += _stale_client_id(container, name, identity)
+                warnings += _stale_client_id(container, where, identity)
             operations += env + mount
     if fed_from_elsewhere:
-        warnings.append(f"AZURE_* variables from envFrom are overridden in {_named(fed_from_elsewhere)}")
+        warnings.append(f"AZURE_* variables from envFrom, if any, are overridden in {_named(fed_from_elsewhere)}")
     if unmatched := sorted(identity.skip - names):
         warnings.append(f"annotation skip-containers names no container: {_named(unmatched)}")
     return Wiring(operations, warnings)
@@ -241,21 +241,22 @@ def _may_override(container: Json, where: str) -> bool:
     return any(prefix.startswith("AZURE_") or "AZURE_".startswith(prefix) for prefix in prefixes)
 
 
-def _stale_client_id(container: Json, name: str, identity: Identity) -> Iterator[str]:
+def _stale_client_id(container: Json, where: str, identity: Identity) -> Iterator[str]:
     """Tell of a container wired before, whose client id is another than its ServiceAccount's now."""
-    for variable in objects(container, "env", name):
+    for variable in objects(container, "env", where):
         if variable.get("name") == contract.ENV_CLIENT_ID:
-            kept = text(variable, "value", name)
+            kept = text(variable, "value", f"{where}.env")
             if kept and identity.client_id and kept != identity.client_id:
+                # Both ids in full, so everything else is terse.
                 yield (
-                    f"container {quoted(name, 20)} keeps client id {quoted(kept, 38)}; "
-                    f"its ServiceAccount has {quoted(identity.client_id, 38)}"
+                    f"{quoted(container.get('name') or '', 10)} has client id {quoted(kept, 36)}, "
+                    f"its account {quoted(identity.client_id, 36)}"
                 )
 
 
 def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(quoted(name, 24) for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"  # noqa: PLR2004 - a short line
+    shown = ", ".join(quoted(name, 20) for name in names[:2])
+    return shown if len(names) <= 2 else f"{shown} and {len(names) - 2} more"  # noqa: PLR2004 - a short line
 
 
 def _append(path: str, raw: object, items: Sequence[Json]) -> list[Operation]:
