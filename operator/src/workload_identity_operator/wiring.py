@@ -25,6 +25,8 @@ Operation: TypeAlias = dict[str, Any]
 
 _GENERATED: Final = " (prefix)"
 _KINDS: Final = ("initContainers", "containers")
+MOST_CONTAINERS: Final = 5000
+"""Of each kind. More cannot be stored once wired, and would cost seconds and a patch of megabytes."""
 
 _Standing: TypeAlias = Literal["ours", "author's", "below", "in the way", "elsewhere"]
 """How a mount stands to the base path: our volume at it, the author's own volume with the same
@@ -68,8 +70,9 @@ def wire(pod: Mapping[str, Any], identity: Identity) -> Wiring:
         identity: What to give.
 
     Raises:
-        PodRefused: A part of the pod has the wrong shape, or a mount of the author's own is in
-            the way; the message names the container, the volume and the path.
+        PodRefused: A part of the pod has the wrong shape, there are too many containers, or a
+            mount of the author's own is in the way; the message names the container, the volume
+            and the path.
     """
     spec = mapping(pod.get("spec"), "spec")
     volumes = objects(spec, "volumes", "spec")
@@ -78,9 +81,12 @@ def wire(pod: Mapping[str, Any], identity: Identity) -> Wiring:
     operations += _put_volume(spec.get("volumes"), volumes, volume.name, identity)
     warnings = list(identity.warnings)
     names: set[str] = set()
-    fed_from_elsewhere = []
+    overridden = []
     for kind in _KINDS:
-        for index, raw in enumerate(items(spec, kind, "spec")):
+        containers = items(spec, kind, "spec")
+        if len(containers) > MOST_CONTAINERS:
+            raise PodRefused(f"spec.{kind}: wanted at most {MOST_CONTAINERS}, found {len(containers)}")
+        for index, raw in enumerate(containers):
             where = f"spec.{kind}[{index}]"
             container = mapping(raw, where)
             name = text(container, "name", where)
@@ -93,12 +99,12 @@ def wire(pod: Mapping[str, Any], identity: Identity) -> Wiring:
             mount, token_file = _put_mount(container, at, where, volume)
             env = _put_env(container, at, where, identity, token_file)
             if env and _may_override(container, where):
-                fed_from_elsewhere.append(name)
+                overridden.append(name)
             if not mount:
                 warnings += _stale_client_id(container, where, identity)
             operations += env + mount
-    if fed_from_elsewhere:
-        warnings.append(f"AZURE_* variables from envFrom, if any, are overridden in {_named(fed_from_elsewhere)}")
+    if overridden:
+        warnings.append(f"AZURE_* variables from envFrom, if any, are overridden in {_named(overridden)}")
     if unmatched := sorted(identity.skip - names):
         warnings.append(f"annotation skip-containers names no container: {_named(unmatched)}")
     return Wiring(operations, warnings)
