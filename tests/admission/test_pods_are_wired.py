@@ -191,7 +191,7 @@ def test_author_is_warned_of_what_looks_wrong(inside: Namespace) -> None:
     kubectl = inside.plane.folder / "bin" / "kubectl"
 
     told = finish(
-        [*kubectl, f"--namespace={inside.name}"],
+        [kubectl, f"--namespace={inside.name}", "create", "--filename=-"],
         env=inside.plane.environment,
         given=json.dumps(pod("web", "billing")),
     )
