@@ -5,8 +5,11 @@ and uid. A request that is no review at all is still answered with a well-formed
 status says why, so that whoever sent it can read the reason.
 """
 
+import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +25,9 @@ CONTENT_TYPE: Final = "application/json"
 MOST_WARNINGS: Final = 5
 LONGEST_WARNING: Final = 120
 """Characters; the API server cuts longer ones off, and all of them when they are too many."""
+
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class NoReview(Exception):  # noqa: N818 - what was received
@@ -65,11 +71,7 @@ def read_review(body: bytes) -> Review:
     Raises:
         NoReview: Not JSON, nested too deeply, or not of an admission review's shape.
     """
-    try:
-        received = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
-    except orjson.JSONDecodeError as error:
-        found = f"{len(body)} bytes that are no JSON ({error})" if body else "nothing"
-        raise NoReview(f"wanted an AdmissionReview as JSON, found {found}") from error
+    received = _decoded(body.removeprefix(b"\xef\xbb\xbf"))
     try:
         review = mapping(received, "review")
         version, kind = text(review, "apiVersion", "review"), text(review, "kind", "review")
@@ -95,6 +97,19 @@ def read_review(body: bytes) -> Review:
     if not uid:
         raise NoReview("wanted request.uid to answer to, found none")
     return result
+
+
+def _decoded(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if _SURROGATE.search(body):
+            # Lone ones are read as U+FFFD by the API server's decoder; orjson refuses them.
+            with suppress(ValueError, RecursionError):
+                plain = json.dumps(json.loads(body.decode()), ensure_ascii=False)
+                return orjson.loads(_LONE_SURROGATE.sub("\ufffd", plain))
+        found = f"{len(body)} bytes that are no JSON ({error})" if body else "nothing"
+        raise NoReview(f"wanted an AdmissionReview as JSON, found {found}") from error
 
 
 def allowed(
