@@ -52,7 +52,7 @@ class Review:
         namespace: Where the pod will be; its own metadata may not say.
         operation: `CREATE` and kin.
         subresource: "" for the object itself.
-        kind: Kind of the object, "" when not told.
+        kind: Kind of the object, "Deployment.apps" where it has a group; "" when not told.
         pod: The object as sent, or None.
     """
 
@@ -82,21 +82,30 @@ def read_review(body: bytes) -> Review:
             )
         request = mapping(review.get("request"), "request")
         uid = text(request, "uid", "request")
-        pod = request.get("object")
+        pod = None if request.get("object") is None else mapping(request["object"], "request.object")
         result = Review(
             api_version=version,
             uid=uid,
             namespace=text(request, "namespace", "request"),
             operation=text(request, "operation", "request"),
             subresource=text(request, "subResource", "request"),
-            kind=text(mapping(request.get("kind"), "request.kind"), "kind", "request.kind"),
-            pod=None if pod is None else mapping(pod, "request.object"),
+            kind=_kind_of(mapping(request.get("kind"), "request.kind"), pod or {}),
+            pod=pod,
         )
     except PodRefused as refusal:
         raise NoReview(str(refusal)) from refusal
     if not uid:
         raise NoReview("wanted request.uid to answer to, found none")
     return result
+
+
+def _kind_of(told: Json, found: Json) -> str:
+    """Return the kind that the request tells, else the one that the object itself does."""
+    kind, group = text(told, "kind", "request.kind"), text(told, "group", "request.kind")
+    if not kind:
+        kind = text(found, "kind", "request.object")
+        group = text(found, "apiVersion", "request.object").rpartition("/")[0]
+    return f"{kind}.{group}" if group else kind
 
 
 def _decoded(body: bytes) -> object:
