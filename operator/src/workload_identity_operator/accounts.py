@@ -44,7 +44,8 @@ class Accounts:
         """Start with an empty table.
 
         Args:
-            fetch: Asks the API server for (namespace, name); None when there is none.
+            fetch: Asks the API server for (namespace, name); None when there is none, an error of
+                any kind when it could not tell.
             on_lookup: See the class.
         """
         self.on_lookup = on_lookup
@@ -122,6 +123,8 @@ class Accounts:
                 found = await self._fetch(*key)
         except TimeoutError as error:
             raise AccountLookupFailed(f"no answer within {LOOKUP_TIMEOUT:g} s") from error
+        except Exception as error:  # whatever the edge raises, it did not tell
+            raise AccountLookupFailed(str(error) or type(error).__name__) from error
         if found is not None:
             return ours(found)
         now = monotonic()
