@@ -198,7 +198,7 @@ def test_author_is_warned_of_what_looks_wrong(inside: Namespace) -> None:
 
     assert told.status == 0
     assert 'Warning: ServiceAccount annotation client-id is no GUID: "billing"' in told.errors
-    assert "Warning: ServiceAccount annotation azure.workload.identity/client_id is unknown" in told.errors
+    assert 'Warning: ServiceAccount annotation "azure.workload.identity/client_id" is unknown' in told.errors
 
 
 @contextmanager
