@@ -8,7 +8,6 @@ pods naming it costs one request; the watch clears that at once.
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
-from time import monotonic
 from typing import Final, TypeAlias
 
 from workload_identity_operator import contract
@@ -52,7 +51,7 @@ class Accounts:
         self._fetch = fetch
         self._table: dict[Name, Annotations] = {}
         self._flights: dict[Name, asyncio.Task[Annotations | None]] = {}
-        self._missing: dict[Name, float] = {}
+        self._missing: set[Name] = set()
         self._filling = False
         self._told: set[Name] = set()
 
@@ -65,7 +64,7 @@ class Accounts:
         key = (namespace, name)
         if self._filling:
             self._told.add(key)
-        self._missing.pop(key, None)
+        self._missing.discard(key)
         if kept := ours(annotations):
             self._table[key] = kept
         else:
@@ -101,7 +100,7 @@ class Accounts:
         if known is not None:
             self.on_lookup("table")
             return known
-        if self._missing.get(key, 0.0) > monotonic():
+        if key in self._missing:
             self.on_lookup("missing")
             return None
         flight = self._flights.get(key)
@@ -127,7 +126,6 @@ class Accounts:
             raise AccountLookupFailed(str(error) or type(error).__name__) from error
         if found is not None:
             return ours(found)
-        now = monotonic()
-        self._missing = {name: until for name, until in self._missing.items() if until > now}
-        self._missing[key] = now + MISSING_FOR
+        self._missing.add(key)
+        asyncio.get_running_loop().call_later(MISSING_FOR, self._missing.discard, key)
         return None
