@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -26,6 +26,15 @@ BACKDATED: Final = timedelta(hours=1)
 _AUTHORITY_NAME: Final = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "workload-identity-operator-ca")])
 _LEAF_NAME: Final = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "workload-identity-operator")])
 _KEYS: Final = {"ca.crt": "authority", "ca.key": "authority_key", "tls.crt": "leaf", "tls.key": "leaf_key"}
+# What cryptography raises on what it does not understand, most of it no ValueError.
+_UNUSABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +94,16 @@ def fault_of(certificate: Certificate, names: Iterable[str], now: datetime) -> s
         authority = x509.load_pem_x509_certificate(certificate.authority)
         leaf = x509.load_pem_x509_certificate(certificate.leaf)
         key = serialization.load_pem_private_key(certificate.leaf_key, password=None)
+        matching = key.public_key() == leaf.public_key()
         leaf.verify_directly_issued_by(authority)
         covered = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except InvalidSignature:
         return "the serving certificate was not issued by the authority beside it"
-    except (ValueError, TypeError, x509.ExtensionNotFound) as error:
-        return f"it cannot be read: {error}"
-    if key.public_key() != leaf.public_key():
+    except x509.ExtensionNotFound:
+        return "the serving certificate has no subject alternative name"
+    except _UNUSABLE as error:
+        return f"it cannot be used: {error}"
+    if not matching:
         return "its private key belongs to another certificate"
     for what, found in (("authority", authority), ("serving certificate", leaf)):
         if found.not_valid_before_utc > now or found.not_valid_after_utc < now + LOOK_AHEAD:
