@@ -2,24 +2,20 @@
 
 import base64
 import json
-import os
 import secrets
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testkit.control_plane import ControlPlane
+from testkit.installation import Operator, free_port, operator_running
 from testkit.manifests import CHART, TENANT
-from testkit.processes import Child, ProcessFailed, running
+from testkit.processes import ProcessFailed
 from workload_identity_operator import contract
 
 OUTSIDE = {"webhook": {"url": "https://127.0.0.1:1"}}
@@ -86,56 +82,24 @@ def until(holds: Callable[[], bool], within: float = 30) -> None:
 # The operator itself, with the rights that the release gives it.
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """An operator that runs on this machine with the rights of a release's ServiceAccount."""
-
-    child: Child
-
-    def told(self, message: str, key: str) -> str | None:
-        """Return what a line of its log, known by its message, says under a key."""
-        for line in self.child.log.read_text(encoding="utf-8").splitlines():
-            if line.startswith("{") and (entry := json.loads(line))["message"] == message:
-                return str(entry[key])
-        return None
-
-    def is_ready(self) -> bool:
-        """Tell whether its /readyz says yes."""
-        if not (health := self.told("starting", "health")):
-            return False
-        try:
-            with urllib.request.urlopen(f"{health}/readyz", timeout=5) as answer:  # noqa: S310 - its own log says so
-                return bool(answer.status == 200)
-        except urllib.error.URLError:
-            return False
-
-
 @contextmanager
-def operator(release: Release, folder: Path) -> Iterator[Operator]:
-    """Run the operator with the flags of the release's pods, or of its notes; yield it when it is ready."""
-    flags = [f"--webhook-configuration={release.fullname}", "--log-level=info"]
-    if release.plane.kubectl("get", "deployment", f"--namespace={release.namespace}", "--output=name"):
-        (container,) = release.get("deployment")["spec"]["template"]["spec"]["containers"]
-        flags = container["args"][1:]
-    here = [f"--{flag}=127.0.0.1:0" for flag in ("listen", "health-addr", "metrics-addr")]
-    here += ["--drain-seconds=0"]  # nobody is waiting for an answer when a test ends
+def operator(release: Release, *flags: str) -> Iterator[Operator]:
+    """Run the operator on this machine with the rights of the release's ServiceAccount."""
     kubeconfig = release.plane.kubeconfig_for(release.fullname, release.namespace)
-    program = Path(sys.executable).with_name("workload-identity-operator")
-    foreign = ("AZURE_", "KUBE", "POD_")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    env |= {"AZURE_TENANT_ID": TENANT, "POD_NAMESPACE": release.namespace}
-    command: list[str | Path] = [program, "run", *flags, *here, f"--kubeconfig={kubeconfig}"]
-    with running(command, log=folder / "operator.log", env=env) as child:
-        found = Operator(child)
-        child.wait_until(found.is_ready, within=30)
+    environ = {"AZURE_TENANT_ID": TENANT, "POD_NAMESPACE": release.namespace}
+    with operator_running(
+        release.plane, free_port(), environ=environ, flags=flags, kubeconfig=kubeconfig
+    ) as found:
         yield found
 
 
 @pytest.mark.parametrize("how", ["--server-side=true", "--server-side=false"])
-def test_upgrades_leave_the_operators_writes_alone(release: Release, tmp_path: Path, how: str) -> None:
-    """The release's rights get the operator ready; its certificate and caBundle outlive any upgrade."""
+def test_upgrades_leave_the_operators_writes_alone(release: Release, how: str) -> None:
+    """The release's flags and rights get the operator ready; what it writes outlives any upgrade."""
     release.helm("install", how)
-    with operator(release, tmp_path):
+    (container,) = release.get("deployment")["spec"]["template"]["spec"]["containers"]
+    elsewhere = ("run", "--listen=", "--health-addr=", "--metrics-addr=")
+    with operator(release, *(flag for flag in container["args"] if not flag.startswith(elsewhere))):
         certificate = release.get("secret", release.secret)["data"]
         bundle = release.webhook()["clientConfig"]["caBundle"]
     assert certificate.keys() == {"ca.crt", "ca.key", "tls.crt", "tls.key"}
@@ -168,30 +132,21 @@ def test_what_others_write_survives_an_upgrade(release: Release) -> None:
     assert release.webhook()["timeoutSeconds"] == 7
 
 
-def test_an_operator_outside_serves_the_cluster(release: Release, tmp_path: Path) -> None:
+def test_an_operator_outside_serves_the_cluster(release: Release) -> None:
     """Labelled pods are wired by a process on this machine, and refused when it is gone."""
-    release.plane.kubectl("create", "serviceaccount", "billing", f"--namespace={release.workloads}")
-    annotation = f"{contract.CLIENT_ID}=11111111-2222-3333-4444-555555555555"
     where = f"--namespace={release.workloads}"
+    annotation = f"{contract.CLIENT_ID}=11111111-2222-3333-4444-555555555555"
+    release.plane.kubectl("create", "serviceaccount", "billing", where)
     release.plane.kubectl("annotate", "serviceaccount", "billing", annotation, where)
-    look = partial(
-        release.plane.kubectl,
-        "run",
-        "check",
-        "--image=none",
-        f"--labels={contract.USE_LABEL}=true",
-        '--overrides={"spec": {"serviceAccountName": "billing"}}',
-        "--dry-run=server",
-        "--output=json",
-        where,
-    )
-
+    billing = '--overrides={"spec": {"serviceAccountName": "billing"}}'
+    pod = ("check", "--image=none", f"--labels={contract.USE_LABEL}=true", billing, where)
+    look = partial(release.plane.kubectl, "run", *pod, "--dry-run=server", "--output=json")
     release.helm("install", **OUTSIDE)
-    with operator(release, tmp_path) as running_operator:
-        address = running_operator.told("reviews are answered", "address")
+
+    with operator(release, f"--webhook-configuration={release.fullname}") as outside:
         bundle = release.webhook()["clientConfig"]["caBundle"]
-        release.helm("upgrade", webhook={"url": address})
-        assert release.webhook()["clientConfig"]["caBundle"] == bundle
+        release.helm("upgrade", webhook={"url": outside.webhook})
+        assert release.webhook()["clientConfig"] == {"url": outside.webhook, "caBundle": bundle}
         (container,) = json.loads(look())["spec"]["containers"]
     with pytest.raises(ProcessFailed, match=f'failed calling webhook "{contract.WEBHOOK_NAME}"'):
         look()

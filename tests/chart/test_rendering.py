@@ -226,6 +226,36 @@ def test_values_become_settings(render: Render) -> None:
     assert str(found.listen) == ":10250"
 
 
+def test_the_custom_token_endpoint(render: Render) -> None:
+    """Its values become the flags and variables that have the peer's names; empty ones leave no trace."""
+    values = {
+        "annotationSuffix": "identity-binding",
+        "audience": "api://AKSIdentityBinding",
+        "azureKubernetesTokenProxy": "https://kubernetes.default.svc",
+        "azureKubernetesSniName": "proxy.example.com",
+        "azureKubernetesCACTBSignerName": "example.com/signer",
+        "azureKubernetesCACTBLabelSelector": '{"matchLabels": {"a": "b"}}',
+    }
+
+    objects = render({"customTokenEndpoint": values})
+
+    flags = set(container(objects)["args"]) - set(container(render())["args"])
+    variables = objects["ConfigMap"]["data"].items() - render()["ConfigMap"]["data"].items()
+    assert flags == {
+        "--custom-token-endpoint-annotation-suffix=identity-binding",
+        "--custom-token-endpoint-audience=api://AKSIdentityBinding",
+    }
+    assert dict(variables) == {
+        "AZURE_KUBERNETES_TOKEN_PROXY": "https://kubernetes.default.svc",
+        "AZURE_KUBERNETES_SNI_NAME": "proxy.example.com",
+        "AZURE_KUBERNETES_CA_CTB_SIGNER_NAME": "example.com/signer",
+        "AZURE_KUBERNETES_CA_CTB_LABEL_SELECTOR": '{"matchLabels": {"a": "b"}}',
+    }
+    for name, variable in (("CaData", "CA_DATA"), ("CAConfigMapName", "CA_CONFIGMAP_NAME")):
+        environment = render({"customTokenEndpoint": {f"azureKubernetes{name}": "a"}})["ConfigMap"]["data"]
+        assert environment[f"AZURE_KUBERNETES_{variable}"] == "a"
+
+
 @pytest.mark.parametrize("name", ["", "azurepubliccloud", *clouds.NAMES])
 def test_every_cloud_of_the_operator(render: Render, name: str) -> None:
     """The chart lets through the names that the operator knows, in any case."""
