@@ -44,16 +44,17 @@ class Issuer:
     url: str
     ca_file: Path
 
-    def __init__(self, *, path: str = "") -> None:
+    def __init__(self, *, path: str = "", key: SigningKey | None = None) -> None:
         """Prepare an issuer; `with` starts it.
 
         Args:
             path: What follows host and port in the issuer; AKS has "/<tenant>/<uuid>/", slash included.
+            key: What signs its tokens; None: a new one.
         """
         self._path = path
         self._wrong: dict[Document, _Wrong] = {}
         self._running = ExitStack()
-        self.key = SigningKey.generate()
+        self.key = key or SigningKey.generate()
         self.published: tuple[SigningKey, ...] = (self.key,)
         self.fetched: list[Document] = []
 

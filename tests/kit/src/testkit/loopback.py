@@ -21,9 +21,17 @@ _GRACE_SECONDS = 0.1  # what unfinished answers get when a server ends: a slow o
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Listen on host and port (0: the kernel chooses); connections wait until `serving` answers them."""
+    """Listen on host and port (0: the kernel chooses); connections wait until `serving` answers them.
+
+    Raises:
+        OSError: That cannot be listened on; the message says why.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family, backlog=1024) as listener:
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as failure:
+        raise OSError(f"cannot listen on {host}:{port}: {failure}") from failure
+    with listener:
         yield listener
 
 

@@ -69,6 +69,7 @@ class EntraStandIn:
         trust: Iterable[Path] = (),
         lifetime: int = 3599,
         refresh_in: int | None = None,
+        key: SigningKey | None = None,
     ) -> None:
         """Prepare a stand-in; `with` starts it.
 
@@ -79,6 +80,7 @@ class EntraStandIn:
             trust: CA files of issuers, as for `trust`.
             lifetime: `expires_in` of its tokens, in seconds.
             refresh_in: Its answers' `refresh_in`, in seconds; None: left out, as Entra mostly does.
+            key: What signs its tokens; None: a new one.
         """
         self._host = host
         self._port = port
@@ -86,6 +88,7 @@ class EntraStandIn:
         self._trust = tuple(trust)
         self._lifetime = lifetime
         self._refresh_in = refresh_in
+        self._key = key
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
@@ -97,7 +100,7 @@ class EntraStandIn:
             self.authority = loopback.address(listener)
             self._service = Service(
                 authority=self.authority,
-                key=SigningKey.generate(),
+                key=self._key or SigningKey.generate(),
                 lifetime=self._lifetime,
                 refresh_in=self._refresh_in,
             )

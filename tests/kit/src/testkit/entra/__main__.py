@@ -32,17 +32,17 @@ def main(listen: str, trust: tuple[Path, ...], folder: Path | None) -> None:
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal():
         raise click.BadParameter(f"HOST:PORT wanted, {listen!r} found", param_hint="--listen")
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # before threads start: they inherit it
     try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         running = EntraStandIn(host=host.strip("[]"), port=int(port), folder=folder, trust=trust)
         with running as entra:
             click.echo(f"authority {entra.authority}")
             click.echo(f"ca_file {entra.ca_file}")
             signal.sigwait(_ENDING)
-    except (OSError, OverflowError) as failure:
-        raise click.ClickException(f"cannot listen on {listen}: {failure}") from failure
+    except (OSError, ValueError) as failure:
+        raise click.ClickException(str(failure)) from failure
 
 
 if __name__ == "__main__":

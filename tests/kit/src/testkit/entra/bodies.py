@@ -89,7 +89,7 @@ def fault(kind: str, settings: Mapping[str, Any]) -> Fault:
 def _typed(name: str, value: object, kind: Any) -> Any:
     accepted = _ACCEPTED.get(kind, kind)
     if isinstance(value, bool) or not isinstance(value, accepted):
-        wanted = getattr(accepted, "__name__", str(accepted))
+        wanted = accepted.__name__ if isinstance(accepted, type) else accepted
         raise ValueError(f"{name}: {wanted} wanted, {value!r} found")  # noqa: TRY004 - see the docstring
     return value
 

@@ -1,5 +1,6 @@
 """Fixtures for pytest: a stand-in, an issuer that it trusts, a client. A conftest imports what it wants."""
 
+import functools
 import ssl
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -10,6 +11,7 @@ import pytest
 from testkit.entra import EntraStandIn
 from testkit.entra.grants import JWT_BEARER
 from testkit.issuer import Issuer
+from testkit.signing import SigningKey
 
 TENANT_ID = "7d2f5d3a-51c3-4d0b-9f3e-1c52c0f1a001"
 CLIENT_ID = "0b8e9c54-8a0e-4a52-8d5a-6f0f3a6bc002"
@@ -17,17 +19,24 @@ CLIENT_ID = "0b8e9c54-8a0e-4a52-8d5a-6f0f3a6bc002"
 Ask: TypeAlias = Callable[..., httpx.Response]
 
 
+@functools.cache
+def _key(owner: str) -> SigningKey:
+    """Make a key once for all tests: it takes longer than most of them."""
+    del owner
+    return SigningKey.generate()
+
+
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
     """An issuer of service account tokens."""
-    with Issuer() as running:
+    with Issuer(key=_key("issuer")) as running:
         yield running
 
 
 @pytest.fixture
 def entra(issuer: Issuer) -> Iterator[EntraStandIn]:
     """A stand-in where ServiceAccount default/default of `issuer` may act as CLIENT_ID of TENANT_ID."""
-    with EntraStandIn(trust=[issuer.ca_file]) as running:
+    with EntraStandIn(trust=[issuer.ca_file], key=_key("entra")) as running:
         running.register(
             CLIENT_ID,
             tenant_id=TENANT_ID,

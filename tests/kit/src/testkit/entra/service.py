@@ -61,8 +61,16 @@ class Service:
         self.keys = PublishedKeys(self._trusted)
 
     def trust(self, ca_file: Path) -> None:
-        """Trust the authorities of a PEM file when issuers' documents are fetched."""
-        self._trusted.load_verify_locations(cafile=ca_file)
+        """Trust the authorities of a PEM file when issuers' documents are fetched.
+
+        Raises:
+            ValueError: No certificate in it.
+            OSError: It cannot be read.
+        """
+        try:
+            self._trusted.load_verify_locations(cafile=ca_file)
+        except ssl.SSLError as failure:
+            raise ValueError(f"{ca_file}: PEM certificates wanted, none found") from failure
 
     def register(self, tenant_id: str, client_id: str, *credentials: FederatedCredential) -> bool:
         """Register an application, its tenant with it, and federated credentials: all of this or nothing.
