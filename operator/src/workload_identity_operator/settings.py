@@ -4,6 +4,7 @@ Everything is validated before anything is started; each fault is one line that 
 variable, what was found and what is wanted.
 """
 
+import ipaddress
 import json
 import re
 import ssl
@@ -31,6 +32,10 @@ LOG_LEVELS: Final = ("", "info", "debug", "trace", "all")
 DEFAULT_NAMESPACE: Final = "azure-workload-identity-system"
 
 _TENANT: Final = re.compile(r"[A-Za-z0-9.-]+")
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]*")
+_BASE_URL: Final = re.compile(
+    r"https://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+])(:[0-9]{1,5})?(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,26 +214,31 @@ def _authority(url: str) -> str:
 
 def _url(what: str, url: str) -> str:
     """Return an https base URL with trailing slash."""
-    fault = ValueError(f"{what}: {quoted(url)} is no base URL: wanted https://HOST[:PORT][/PATH]")
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme == "https" and parts.hostname and parts.port != 0
-    except ValueError as error:
-        raise fault from error
-    if not usable or parts.username or parts.password or parts.query or parts.fragment:
-        raise fault
+        # urlsplit() alone drops line ends and takes an empty "?" or "#" for none.
+        usable = _BASE_URL.fullmatch(url) and urlsplit(url).port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"{what}: {quoted(url)} is no base URL: wanted https://HOST[:PORT][/PATH]")
     return url.rstrip("/") + "/"
 
 
 def _address(flag: str, text: str) -> Address:
     host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        colon = ""
-    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:  # noqa: PLR2004 - ports end there
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else None
+    usable = _HOST.fullmatch(host) if bare is None else _is_ipv6(bare)
+    if not colon or not usable or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:  # noqa: PLR2004 - ports end there
         raise ValueError(f"{flag}: {quoted(text)} is no address: wanted HOST:PORT or :PORT, such as :9443")
-    return Address(host or None, int(port))
+    return Address(bare or host or None, int(port))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _one_of(flag: str, value: str, known: tuple[str, ...]) -> str:
@@ -241,7 +251,8 @@ def _one_of(flag: str, value: str, known: tuple[str, ...]) -> str:
 def _name(what: str, value: str) -> str:
     if not is_object_name(value):
         raise ValueError(
-            f"{what}: {quoted(value)} is no Kubernetes name: wanted letters a-z, digits, '-', '.'"
+            f"{what}: {quoted(value)} is no Kubernetes name: wanted up to 253 of a-z, 0-9, '-' and '.', "
+            "with a letter or digit at both ends"
         )
     return value
 
@@ -251,7 +262,7 @@ def _certificate_folder(flags: Flags) -> Path | None:
         return None
     folder = Path(flags.webhook_cert_dir)
     for name in ("tls.crt", "tls.key"):
-        if not (folder / name).is_file():
+        if not _is_file(folder / name):
             raise ValueError(
                 f"--webhook-cert-dir: {quoted(str(folder))} has no {name}: with --disable-cert-rotation "
                 "someone else must keep tls.crt and tls.key there"
@@ -262,9 +273,16 @@ def _certificate_folder(flags: Flags) -> Path | None:
 def _kubeconfig(path: str) -> Path | None:
     if not path:
         return None
-    if not Path(path).is_file():
+    if not _is_file(Path(path)):
         raise ValueError(f"--kubeconfig: {quoted(path)} is no file")
     return Path(path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a folder on the way that may not be entered
+        return False
 
 
 def _seconds(flag: str, value: float) -> float:
