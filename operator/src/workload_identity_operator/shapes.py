@@ -48,7 +48,8 @@ def text(parent: Mapping[str, Any], key: str, where: str) -> str:
         return ""
     if isinstance(value, str):
         return value
-    raise PodRefused(f"{where}.{key}: wanted a string, found {_kind(value)}")
+    # Cut: the key can be an annotation's, and so as long as the review.
+    raise PodRefused(f"{where}.{key[:_LONGEST_OBJECT_NAME]}: wanted a string, found {_kind(value)}")
 
 
 def texts(parent: Mapping[str, Any], key: str, where: str) -> dict[str, str]:
