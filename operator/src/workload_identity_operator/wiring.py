@@ -121,8 +121,7 @@ def display_name(pod: Mapping[str, Any]) -> str:
 
 def volume_name(shown: str) -> str:
     """Return the name of the volume that a pod of that display name is given."""
-    # A lone surrogate can reach us through a JSON escape; it has no UTF-8.
-    digest = hashlib.sha256(shown.encode("utf-8", "replace")).hexdigest()
+    digest = hashlib.sha256(shown.encode()).hexdigest()
     return contract.VOLUME_PREFIX + digest[: contract.VOLUME_HASH_LENGTH]
 
 
