@@ -29,7 +29,7 @@ _FORBIDDEN: Final = 403
 async def keep(api: KubeApi, settings: Settings, health: Health, load: Callable[[Certificate], None]) -> None:
     """Keep certificate, Secret and caBundle as they must be, for ever; `load` each new certificate."""
     keeper = _Keeper(api, settings, load)
-    told = None
+    told: str | None = "nothing yet"
     while True:
         try:
             missing = await keeper.look()
