@@ -29,22 +29,21 @@ _FORBIDDEN: Final = 403
 async def keep(api: KubeApi, settings: Settings, health: Health, load: Callable[[Certificate], None]) -> None:
     """Keep certificate, Secret and caBundle as they must be, for ever; `load` each new certificate."""
     keeper = _Keeper(api, settings, load)
-    told: str | None = "nothing yet"
+    confirmed, told = False, "nothing yet"
     while True:
         try:
-            missing = await keeper.look()
+            fault = await keeper.look()
+            confirmed = not fault
         except ApiError as error:
-            missing = str(error)
-        if missing:
-            health.unmet("caBundle", missing)
-        else:
+            fault = str(error)  # what was confirmed stays so: the API server may be the one that is away
+        if confirmed:
             health.met("caBundle")
-        if missing != told:
-            _log.log(
-                logging.WARNING if missing else logging.INFO, missing or "the webhook's caBundle is ours"
-            )
-            told = missing
-        await asyncio.sleep(RETRY_AFTER if missing else CHECK_EVERY)
+        else:
+            health.unmet("caBundle", fault)
+        if fault != told:
+            _log.log(logging.WARNING if fault else logging.INFO, fault or "the webhook's caBundle is ours")
+            told = fault
+        await asyncio.sleep(RETRY_AFTER if fault else CHECK_EVERY)
 
 
 class _Keeper:
@@ -54,25 +53,23 @@ class _Keeper:
         self._load = load
         self._certificate: Certificate | None = None
 
-    async def look(self) -> str | None:
-        """Put right what is not; return what is still missing, None when nothing is."""
+    async def look(self) -> str:
+        """Put right what is not; return what is still missing, "" when nothing is."""
         name = self._settings.webhook_configuration
         configuration = await self._api.webhook_configuration(name)
         names = sorted({*_callers_names(configuration or {}), *_own_names(self._settings)})
-        await self._have_certificate(names)
+        bundle = (await self._have_certificate(names)).authority
         if configuration is None:
             return (
                 f"MutatingWebhookConfiguration {name} is not there: install the chart, "
                 "or name the right one by --webhook-configuration"
             )
-        assert self._certificate is not None  # noqa: S101 - _have_certificate sees to it
-        bundle = self._certificate.authority
         webhooks = configuration.get("webhooks") or []
         if any(_bundle_of(webhook) != bundle for webhook in webhooks):
             await self._api.apply_ca_bundle(name, [webhook["name"] for webhook in webhooks], bundle)
-        return None
+        return ""
 
-    async def _have_certificate(self, names: list[str]) -> None:
+    async def _have_certificate(self, names: list[str]) -> Certificate:
         """Load the certificate that the replicas share; share ours when theirs does not serve."""
         usable = self._certificate and not fault_of(self._certificate, names, datetime.now(UTC))
         ours = self._certificate if usable else None
@@ -94,6 +91,7 @@ class _Keeper:
         if ours != self._certificate:
             self._certificate = ours
             self._load(ours)
+        return ours
 
     async def _shared(self) -> tuple[dict[str, bytes], str] | None:
         """Return the Secret; None when there is none, and the certificate lives in memory only."""
