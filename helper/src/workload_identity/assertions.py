@@ -1,0 +1,119 @@
+"""The pod's token: read from its file whenever it is needed, looked into unverified, never shown.
+
+Sources: kubernetes.io/docs/tasks/configure-pod-container/configure-service-account (projected tokens,
+rotation); RFC 7515 for the form.
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import Error as NotBase64
+from binascii import a2b_base64
+from typing import TYPE_CHECKING, Any
+
+from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
+from workload_identity.steps import Read, Wait, now
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from workload_identity.steps import Content, Flow
+
+_PARTS = 3
+_DAMAGED_READS = 5
+"""How often a file is read that is being written just now."""
+_HINT = (
+    'The Workload Identity Operator mounts it into pods with the label azure.workload.identity/use: "true" or'
+    " whose ServiceAccount has the annotation azure.workload.identity/client-id; a pod that was created"
+    " before that, or while the operator was not there, must be created again."
+)
+
+
+def pod_token(path: str, patience: float) -> Flow[str]:
+    """Read the token file, by its given path each time: the kubelet swaps a link beneath it.
+
+    Args:
+        path: Where it is.
+        patience: Seconds to wait for a file that is missing or empty.
+
+    Raises:
+        CredentialUnavailableError: It cannot be read; the message has the path and the system's words.
+        ClientAuthenticationError: What is in it is no token.
+    """
+    start = yield from now()
+    reads = 0
+    while True:
+        reads += 1
+        missing: OSError | None = None
+        content: Content | None = None
+        try:
+            content = yield Read(path)
+        except (FileNotFoundError, NotADirectoryError) as failure:
+            missing = failure
+        except (OSError, ValueError) as failure:
+            raise _unreadable(path, failure) from failure
+        text = "" if content is None else content.data.decode("utf-8-sig", "replace").strip()
+        if content is not None and content.steady and is_jwt(text):
+            return text
+        moment = yield from now()
+        if moment.monotonic - start.monotonic < patience and not text:
+            yield Wait(0.05, min(0.1 * reads, 1.0))
+        elif missing is not None:
+            raise _unreadable(path, missing) from missing
+        elif reads < _DAMAGED_READS:
+            yield Wait(0.02, 0.04)
+        else:
+            raise _damaged(path, text, steady=content is not None and content.steady)
+
+
+def is_jwt(text: str) -> bool:
+    """Tell whether this has the form of a signed JWT: two JSON objects and a signature."""
+    parts = text.split(".")
+    if len(parts) != _PARTS:
+        return False
+    return _object(parts[0]) is not None and _object(parts[1]) is not None and bool(_bytes(parts[2]))
+
+
+def claims_of(token: str) -> Mapping[str, Any]:
+    """Return a JWT's claims, unverified; {} for anything else."""
+    return (_object(token.split(".")[1]) or {}) if is_jwt(token) else {}
+
+
+def _object(part: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(_bytes(part))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _bytes(part: str) -> bytes:
+    if not part.isascii() or not part.replace("-", "").replace("_", "").isalnum():
+        return b""
+    try:
+        return a2b_base64(part.replace("-", "+").replace("_", "/") + "=" * (-len(part) % 4), strict_mode=True)
+    except NotBase64:
+        return b""
+
+
+def _unreadable(path: str, failure: OSError | ValueError) -> CredentialUnavailableError:
+    words = (failure.strerror if isinstance(failure, OSError) else None) or str(failure)
+    if isinstance(failure, PermissionError):
+        hint = "The container's user must be able to read it: see runAsUser and fsGroup of the pod."
+    else:
+        hint = _HINT
+    return CredentialUnavailableError(f"the token file {path!r} cannot be read: {words}. {hint}")
+
+
+def _damaged(path: str, text: str, *, steady: bool) -> ClientAuthenticationError:
+    if not text:
+        found = "it is empty"
+    elif not steady:
+        found = f"it changed each of the {_DAMAGED_READS} times it was read"
+    else:
+        found = f"found {len(text)} letters in {len(text.split('.'))} parts, which are no JWT"
+    return ClientAuthenticationError(
+        f"the token file {path!r} holds no token: wanted a service account token, a JWT of three parts;"
+        f" {found}. Point AZURE_FEDERATED_TOKEN_FILE at the file that the kubelet writes, and let nothing"
+        " else write there."
+    )

@@ -1,0 +1,62 @@
+"""Edge: what both families do alike to perform a step: files, clocks, chance."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from workload_identity.steps import Content, NewId, Now, Read
+
+if TYPE_CHECKING:
+    from workload_identity.clock import Clock
+    from workload_identity.steps import Step
+
+_LARGEST_FILE = 1 << 20
+
+
+def perform_at_once(step: Step, clock: Clock) -> object:
+    """Perform a step that takes no time worth awaiting: a token file is small and in memory.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: Its path has a NUL in it.
+    """
+    match step:
+        case Read(path):
+            return _read(path)
+        case Now():
+            return clock.now()
+        case NewId():
+            return _uuid()
+    raise TypeError(f"nobody here knows how to perform {step!r}")
+
+
+def between(shortest: float, longest: float) -> float:
+    """Return a number between the two, by chance."""
+    # The system's chance: `random` would be a costly import, and its state would be the same after a fork.
+    return shortest + (longest - shortest) * int.from_bytes(os.urandom(4)) / 0xFFFFFFFF
+
+
+def _read(path: str) -> Content:
+    # Without O_NONBLOCK a pipe in place of the file would keep us for ever.
+    flags = (
+        os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    # pathlib cannot open a descriptor.
+    with open(os.open(path, flags), "rb", buffering=0) as file:  # noqa: PTH123
+        before = os.fstat(file.fileno())
+        data = b""
+        while len(data) < _LARGEST_FILE and (piece := file.read(_LARGEST_FILE - len(data))):
+            data += piece
+        after = os.fstat(file.fileno())
+    same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+    return Content(data, steady=same and len(data) == after.st_size)
+
+
+def _uuid() -> str:
+    # RFC 9562, version 4. Importing `uuid` costs more than this.
+    number = int.from_bytes(os.urandom(16))
+    number = number & ~(0xF000 << 64) | 0x4000 << 64
+    number = number & ~(0xC000 << 48) | 0x8000 << 48
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

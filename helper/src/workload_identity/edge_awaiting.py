@@ -1,0 +1,106 @@
+"""Edge: performs steps, awaiting, on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+
+from workload_identity.edge import between, perform_at_once
+from workload_identity.steps import Ask, Send, Unreachable, Wait
+
+if TYPE_CHECKING:
+    import httpx
+
+    from workload_identity.clock import Clock
+    from workload_identity.options import Options
+    from workload_identity.steps import Response, Step
+
+
+class Performer:
+    """Performs the steps of one flow; an asynchronous context manager, as it may have a connection open."""
+
+    def __init__(self, options: Options, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        self._client: httpx.AsyncClient | None = None
+        self._foreign = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._client is not None and not self._foreign:
+            await self._client.aclose()
+
+    async def __call__(self, step: Step) -> object:
+        """Perform a step."""
+        match step:
+            case Send():
+                return await self._send(step)
+            case Wait(shortest, longest):
+                await asyncio.sleep(between(shortest, longest))
+                return None
+            case Ask(credential, scopes):
+                return await _ask(credential, scopes)
+        return perform_at_once(step, self._clock)
+
+    async def _send(self, step: Send) -> Response:
+        from workload_identity import http  # noqa: PLC0415 - imports httpx
+
+        started = self._clock.now()
+        left = step.deadline - started.monotonic
+        if left <= 0:
+            raise http.too_late(self._options)
+        body = bytearray()
+        try:
+            async with (
+                asyncio.timeout(left),
+                self._connect().stream(
+                    "POST",
+                    step.url,
+                    data=dict(step.form),
+                    headers=http.headers(self._options, step.headers),
+                    timeout=http.timeouts(self._options, left),
+                    follow_redirects=False,
+                ) as answer,
+            ):
+                async for piece in answer.aiter_bytes():
+                    body += piece
+                    if len(body) > http.LARGEST_ANSWER:
+                        raise http.too_long()
+                return http.response_of(
+                    answer.status_code, answer.reason_phrase, answer.headers, body, started
+                )
+        except Unreachable:
+            raise
+        except TimeoutError as failure:
+            raise http.too_late(self._options) from failure
+        except Exception as failure:
+            raise http.unreachable(failure, self._options) from failure
+
+    def _connect(self) -> httpx.AsyncClient:
+        from workload_identity import http  # noqa: PLC0415 - imports httpx
+
+        if self._client is None:
+            given: Any = self._options.transport
+            self._foreign = given is not None
+            if hasattr(given, "stream"):
+                self._client = given
+            else:
+                self._client = http.httpx.AsyncClient(
+                    **http.client_arguments(self._options, http.httpx.AsyncHTTPTransport)
+                )
+        return self._client
+
+
+async def _ask(credential: Any, scopes: tuple[str, ...]) -> object:
+    if hasattr(credential, "get_token_info"):
+        return await credential.get_token_info(*scopes)
+    return await credential.get_token(*scopes)
+
+
+def fits(transport: Any) -> bool:
+    """Tell whether this is an httpx transport or client that awaits."""
+    return hasattr(transport, "handle_async_request") or (
+        hasattr(transport, "stream") and hasattr(transport, "__aenter__")
+    )

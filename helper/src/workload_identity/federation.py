@@ -1,0 +1,134 @@
+"""The flow of workload identity: a pod's token is traded for an access token.
+
+Source: learn.microsoft.com/entra/workload-id/workload-identity-federation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workload_identity.assertions import claims_of, pod_token
+from workload_identity.cures import Case, cure
+from workload_identity.entra import Refusal, assertion_grant, judged, token_request, token_url
+from workload_identity.errors import ClientAuthenticationError
+from workload_identity.retry import persistently
+from workload_identity.steps import Wait, now
+
+if TYPE_CHECKING:
+    from workload_identity.cache import Held
+    from workload_identity.options import Options
+    from workload_identity.steps import Flow
+
+_LONGEST_PAUSE = 60
+"""Seconds; a server that asks for a longer pause is not waited for while a good token is held."""
+_STALE = frozenset({700024, 700027, 50012, 50027, 7000215})
+"""The assertion is out of its time or damaged: the file may have a better one by now."""
+_PROPAGATING = frozenset({70021, 700211, 700212, 700213})
+_TRANSIENT = frozenset({70021, 90061, 50166})
+_PROPAGATION_PAUSES = (3.0, 6.0, 10.0)
+"""Seconds before a federated credential is looked for again; the last one repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A token that is asked for with a pod's token; times are in seconds."""
+
+    authority: str
+    tenant_id: str
+    client_id: str
+    token_file: str
+    scopes: tuple[str, ...]
+    claims: str | None = None
+    token_file_timeout: float = 0
+    retry_on_propagation: float = 0
+
+
+def workload_identity(wish: Wish, options: Options, *, background: bool = False) -> Flow[Held]:
+    """Read the pod's token and trade it.
+
+    The file is read anew for each trade, and once more when Entra finds its content too old, too young or
+    damaged: if there is another token by then, it is tried.
+
+    Args:
+        wish: What is asked for.
+        options: How requests are sent.
+        background: Nobody waits for this, a good token is held.
+
+    Raises:
+        CredentialUnavailableError: There is no token file.
+        ClientAuthenticationError: Everything else that keeps from a token.
+    """
+    assertion = yield from pod_token(wish.token_file, wish.token_file_timeout)
+    start = yield from now()
+    give_up = start.monotonic + wish.retry_on_propagation
+    longest_pause = _LONGEST_PAUSE if background else math.inf
+    reread = False
+    propagations = 0
+    while True:
+        form = assertion_grant(wish.client_id, wish.scopes, assertion, wish.claims)
+        request = yield from token_request(
+            token_url(wish.authority, wish.tenant_id),
+            form,
+            max(start.monotonic, give_up if propagations else 0) + options.timeout,
+        )
+        response = yield from persistently(request, options, longest_pause=longest_pause)
+        answer = judged(response, assertion)
+        if not isinstance(answer, Refusal):
+            return answer
+        if not reread and _may_be_stale(answer):
+            reread = True
+            newer = yield from _newer(wish.token_file, assertion)
+            if newer is not None:
+                assertion = newer
+                continue
+        moment = yield from now()
+        pause = _PROPAGATION_PAUSES[min(propagations, len(_PROPAGATION_PAUSES) - 1)]
+        if not _PROPAGATING.isdisjoint(answer.codes) and moment.monotonic + pause <= give_up:
+            propagations += 1
+            yield Wait(pause / 2, pause)
+            assertion = (yield from _newer(wish.token_file, assertion)) or assertion
+            continue
+        raise refused(answer, wish, assertion, moment.epoch)
+
+
+def refused(answer: Refusal, wish: Wish, assertion: str, epoch: float) -> ClientAuthenticationError:
+    """Return the error for an answer: what Entra said, what it means here, what to change."""
+    case = Case(
+        client_id=wish.client_id,
+        tenant_id=wish.tenant_id,
+        authority=wish.authority,
+        scopes=wish.scopes,
+        claims=claims_of(assertion),
+        description=answer.fields.get("error_description") or "",
+        epoch=epoch,
+    )
+    host = wish.authority.partition("://")[2]
+    fields = {**answer.fields}
+    fields["retryable"] = fields["retryable"] or not _TRANSIENT.isdisjoint(answer.codes)
+    lines = [
+        (
+            f"no token of client {wish.client_id} in tenant {wish.tenant_id} for {' '.join(wish.scopes)} from"
+            f" {host}: {answer.problem}"
+        ),
+        cure(answer.codes, case),
+    ]
+    if fields["retry_after"] is not None:
+        lines.append(f"The token service asks to wait {math.ceil(fields['retry_after'])} s.")
+    ids = [("correlation id", fields.get("correlation_id")), ("trace id", fields.get("trace_id"))]
+    lines.append(", ".join(f"{name} {value}" for name, value in ids if value and value not in answer.problem))
+    return ClientAuthenticationError("\n".join(line for line in lines if line), **fields)
+
+
+def _may_be_stale(answer: Refusal) -> bool:
+    return answer.fields.get("error") == "invalid_client" or not _STALE.isdisjoint(answer.codes)
+
+
+def _newer(path: str, known: str) -> Flow[str | None]:
+    try:
+        token = yield from pod_token(path, 0)
+    except ClientAuthenticationError:
+        # The answer that was got already says more than this would.
+        return None
+    return None if token == known else token

@@ -1,0 +1,57 @@
+"""Make text fit to be shown: in an error, a log record, a `repr`.
+
+Secrets are found by the name they stand under (JSON, a form, a header) and by their shape (a JWT), also when
+the text was cut in the middle of one.
+"""
+
+from __future__ import annotations
+
+import re
+
+MASK = "***"
+_SHOWN = 200
+"""Letters of a foreign document that a message quotes."""
+_LOOKED_AT = 20_000
+"""Letters among which those are looked for."""
+
+_NAMES = (
+    "access_token|accessToken|refresh_token|id_token|token|client_secret|client_assertion|assertion|password|code"
+    "|device_code|oidcToken|Authorization|secret|X-IDENTITY-HEADER"
+)
+_QUOTED = r"\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?"
+_ESCAPED = r"\\+\"(?:[^\"\\]|\\+[^\"\\])*(?:\\+\")?"
+_IN_JSON = re.compile(
+    rf"((?:\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|[^\s,}}\]]+)", re.IGNORECASE
+)
+_IN_FORM = re.compile(rf"\b((?:{_NAMES})=)[^\s&\"'<>]+", re.IGNORECASE)
+_IN_HEADER = re.compile(
+    r"\b((?:Authorization|Secret|X-IDENTITY-HEADER):[ \t]*)\S+(?:[ \t]+\S+)?", re.IGNORECASE
+)
+_JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*")
+_UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_MARKUP = re.compile(
+    r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL
+)
+
+
+def redacted(text: str, *secrets: str) -> str:
+    """Return the text with a mask for each secret, and without letters that no terminal or log should get.
+
+    Args:
+        text: Anything that may hold a secret.
+        secrets: Secrets known to the caller, whatever their shape.
+    """
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, MASK)
+    text = _IN_JSON.sub(rf'\1"{MASK}"', text)
+    text = _IN_FORM.sub(rf"\1{MASK}", text)
+    text = _IN_HEADER.sub(rf"\1{MASK}", text)
+    return _UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", _JWT.sub(MASK, text))
+
+
+def excerpt(document: str, *secrets: str) -> str:
+    """Return the beginning of a foreign document, at most 200 letters, without markup and without secrets."""
+    plain = " ".join(_MARKUP.sub(" ", redacted(document[:_LOOKED_AT], *secrets)).split())
+    plain = redacted(plain, *secrets)  # what markup held apart
+    return plain if len(plain) <= _SHOWN else f"{plain[: _SHOWN - 1]}…"
