@@ -38,6 +38,7 @@ MATRIX: dict[str, Values] = {
         "tlsMinVersion": "1.2",
     },
     "names that YAML reads as numbers": {
+        "azureTenantID": "1234",
         "commonLabels": {"build": "1234", "on": "true"},
         "podAnnotations": {"at": "12:30"},
         "extraEnv": [{"name": "A", "value": "1e3"}],

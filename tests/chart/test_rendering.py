@@ -8,7 +8,7 @@ import yaml
 from click import Command, Group
 
 from testkit.binaries import provide
-from testkit.manifests import CHART, TENANT, rendered
+from testkit.manifests import CHART, TENANT, read_values, rendered
 from testkit.processes import output_of
 from workload_identity_operator import __version__, clouds, contract
 from workload_identity_operator.__main__ import cli
@@ -395,3 +395,105 @@ def test_values_can_be_unset(render: Render) -> None:
     assert not {"nodeSelector", "priorityClassName", "topologySpreadConstraints"} & pod.keys()
     assert not container(objects)["resources"]
     assert "lifecycle" not in container(objects)
+
+
+# No value does nothing.
+
+CTE = "customTokenEndpoint"
+TERM = {"key": "a", "operator": "Exists"}
+BOTH = {f"{CTE}.annotationSuffix": "a", f"{CTE}.audience": "api://a"}
+SIGNER = {f"{CTE}.azureKubernetesCACTBSignerName": "a/b"}
+
+OTHERS: dict[str, Any] = {
+    "azureTenantID": "other",
+    "azureEnvironment": "AzureChinaCloud",
+    "azureAuthorityHost": "https://login.example.com",
+    "audience": "api://a",
+    f"{CTE}.annotationSuffix": "b",
+    f"{CTE}.audience": "api://b",
+    f"{CTE}.azureKubernetesTokenProxy": "https://a",
+    f"{CTE}.azureKubernetesSniName": "a",
+    f"{CTE}.azureKubernetesCaData": "a",
+    f"{CTE}.azureKubernetesCAConfigMapName": "a",
+    f"{CTE}.azureKubernetesCACTBSignerName": "c/d",
+    f"{CTE}.azureKubernetesCACTBLabelSelector": "{}",
+    "webhook.url": "https://a",
+    "failurePolicy": "Ignore",
+    "timeoutSeconds": 7,
+    "mutatingWebhookNamespaceSelector": {"matchExpressions": [TERM]},
+    "mutatingWebhookObjectSelector": {"matchExpressions": [TERM]},
+    "mutatingWebhookAnnotations": {"a": "b"},
+    "admissionsEnforcer.disabled": False,
+    "tlsMinVersion": "1.2",
+    "service.type": "NodePort",
+    "service.port": 8443,
+    "service.targetPort": 10250,
+    "replicaCount": 3,
+    "logLevel": "debug",
+    "metricsAddr": ":9100",
+    "metricsBackend": None,
+    "image.registry": "a",
+    "image.repository": "a",
+    "image.release": "a",
+    "image.digest": f"sha256:{'0' * 64}",
+    "image.pullPolicy": "Always",
+    "imagePullSecrets": [{"name": "a"}],
+    "global.imageRegistry": "a",
+    "global.imagePullSecrets": [{"name": "a"}],
+    "resources": {"limits": {"cpu": 1}},
+    "extraEnv": [{"name": "A", "value": "b"}],
+    "extraVolumes": [{"name": "a", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "a", "mountPath": "/a"}],
+    "serviceAccount.create": False,
+    "serviceAccount.name": "a",
+    "serviceAccount.annotations": {"a": "b"},
+    "commonLabels": {"a": "b"},
+    "podLabels": {"a": "b"},
+    "podAnnotations": {"a": "b"},
+    "podSecurityContext": {"runAsUser": 1000},
+    "securityContext": {"privileged": False},
+    "nodeSelector": {"a": "b"},
+    "tolerations": [{"key": "a"}],
+    "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [],
+    "priorityClassName": "a",
+    "updateStrategy": {"rollingUpdate": {"maxSurge": 2}},
+    "minReadySeconds": 7,
+    "preStopSleepSeconds": 7,
+    "terminationGracePeriodSeconds": 60,
+    "revisionHistoryLimit": 7,
+    "podDisruptionBudget.minAvailable": 2,
+    "podDisruptionBudget.maxUnavailable": 1,
+    "nameOverride": "a",
+    "fullnameOverride": "a",
+}
+"""Another value than the default for each; metricsBackend has no other, so it is taken away."""
+
+NEEDED = dict.fromkeys(BOTH, BOTH) | {f"{CTE}.azureKubernetesCACTBLabelSelector": SIGNER}
+"""What else must be set for some of them."""
+
+
+def tree(values: Values) -> Values:
+    """Return values as Helm reads them, from names with dots."""
+    nested: Values = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        within = nested
+        for part in path:
+            within = within.setdefault(part, {})
+        within[last] = value
+    return nested
+
+
+def test_every_value_does_something() -> None:
+    """Whatever value of values.yaml is changed, some object changes."""
+    default = rendered()
+    names = [value.name for value in read_values((CHART / "values.yaml").read_text(encoding="utf-8"))]
+
+    def changes(name: str) -> bool:
+        needed = NEEDED.get(name, {})
+        without = rendered(tree(needed)) if needed else default
+        return rendered(tree(needed | {name: OTHERS[name]})) != without
+
+    assert names == list(OTHERS)
+    assert [name for name in names if not changes(name)] == []
