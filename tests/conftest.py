@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share."""
 
 import secrets
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,8 @@ def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
     # The first build takes minutes: its progress is for people, not for a test's captured output.
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         provide()
+    # A CI job that is cancelled gets SIGTERM: end as with Ctrl-C, tidily.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ControlPlane(controllers=True) as plane:
         yield plane
 

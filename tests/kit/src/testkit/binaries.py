@@ -7,7 +7,6 @@ from their Go modules into that cache. What is on the PATH is not used: its vers
 
 import errno
 import fcntl
-import json
 import os
 import re
 import sys
@@ -179,8 +178,8 @@ def _workspace(module: Module, folder: Path, env: dict[str, str]) -> Path:
     place.mkdir()
     wanted = f"module build\n\ngo {GO}\n"
     (place / "go.mod").write_text(wanted, encoding="utf-8")
-    download = ["go", "mod", "download", "-json", f"{module.path}@{module.version}"]
-    its_own = Path(json.loads(output_of(download, env=env, cwd=place))["GoMod"]).read_text(encoding="utf-8")
+    fetch = ["go", "list", "-mod=mod", "-m", "-f", "{{.GoMod}}", f"{module.path}@{module.version}"]
+    its_own = Path(output_of(fetch, env=env, cwd=place).strip()).read_text(encoding="utf-8")
     replaces = "".join(
         f"replace {staged} => {staged} v0{module.version.removeprefix('v1')}\n" for staged in staging(its_own)
     )
@@ -211,7 +210,7 @@ def explain(program: Program, said: str) -> str:
                 "The disk is full. Make room, or have GOCACHE and GOMODCACHE (6 GB together) "
                 "or XDG_CACHE_HOME (0.4 GB) elsewhere"
             )
-        case _ if re.search(r"dial tcp|no such host|proxyconnect|i/o timeout|TLS handshake", said):
+        case _ if re.search(r"dial tcp|proxyconnect|i/o timeout|TLS handshake|lookup disabled", said):
             cure = "Go cannot fetch its modules. Check the network and what `go env GOPROXY` says"
         case _:
             cure = "Go cannot build it. Correct what it says below"

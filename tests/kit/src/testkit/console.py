@@ -61,7 +61,7 @@ def long_step(title: str, expected: float) -> Iterator[Callable[[], None]]:
             nonlocal told
             if time.monotonic() - told > SILENCE:
                 told = time.monotonic()
-                console.print(f"… {escape(title)}, {duration(told - started)} of about {duration(expected)}")
+                console.print(f"… {escape(title)}, {_progress(told - started, expected)}")
 
         yield tick
         return
@@ -80,7 +80,7 @@ def long_step(title: str, expected: float) -> Iterator[Callable[[], None]]:
                 # A bar without a total moves to and fro: it goes on, nobody knows how long.
                 total=None if late else expected,
                 completed=min(spent, expected),
-                told=f"{duration(spent)} of about {duration(expected)}",
+                told=_progress(spent, expected),
             )
 
         yield tick
@@ -92,6 +92,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _progress(spent: float, expected: float) -> str:
+    between = "of about" if spent <= expected else "instead of about"
+    return f"{duration(spent)} {between} {duration(expected)}"
 
 
 def _tell(mark: str, title: str, started: float, detail: str) -> None:
