@@ -82,3 +82,13 @@ def test_operator_without_its_rights_is_not_ready(control_plane: ControlPlane, n
         operator.child.wait_until(lambda: "cannot list resource" in operator.child.last_words(), within=20)
 
         assert not operator.ready()
+
+
+def test_cluster_without_any_account_is_served() -> None:
+    """The API server lists none as null: the operator is ready all the same."""
+    with ControlPlane() as plane:
+        port = free_port()
+        install_chart(plane, port, {"azureTenantID": TENANT})
+        plane.kubectl("delete", "serviceaccounts", "--all", "--all-namespaces")
+        with operator_running(plane, port, environ={"AZURE_TENANT_ID": TENANT}) as operator:
+            assert operator.metric("workload_identity_identities") == 0

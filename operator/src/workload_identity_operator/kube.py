@@ -134,7 +134,7 @@ class KubeApi:
         while True:
             query = {"limit": str(PAGE)} | ({"continue": following} if following else {})
             page = await self._call("GET", "/api/v1/serviceaccounts", query=query, accept=_METADATA_LIST)
-            for item in page["items"]:
+            for item in page["items"] or ():
                 meta = item["metadata"]
                 yield meta["namespace"], meta["name"], meta.get("annotations") or {}
             following = page["metadata"].get("continue", "")
