@@ -1,0 +1,144 @@
+"""What becomes of a pod, one YAML file a case: `cases/<topic>/<case>.yaml`, found by walking.
+
+    description   what the case shows, one sentence
+    pod           as the API server sends it
+    account       annotations of its ServiceAccount; null when there is no such one
+    settings      environment variables and flags other than the usual ones
+    wired         the pod afterwards
+    refused       instead of `wired`: texts that the refusal holds
+    warnings      texts, one for each warning in its order; none when left out
+
+Each goes the whole way from a review's bytes to its answer's.
+"""
+
+import json
+from base64 import b64decode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonpatch
+import pytest
+import yaml
+
+from workload_identity_operator import contract
+from workload_identity_operator.accounts import Accounts
+from workload_identity_operator.admission import admit
+from workload_identity_operator.reviews import LONGEST_WARNING, V1, read_review
+from workload_identity_operator.settings import Flags, Settings, read_settings
+
+Json = dict[str, Any]
+
+FOLDER = Path(__file__).parent / "cases"
+ENVIRONMENT = {"AZURE_TENANT_ID": "22222222-2222-2222-2222-222222222222"}
+
+
+def read_case(path: Path) -> Json:
+    """Return a case with no two parts shared: a patch to one must not reach another by an alias."""
+    case: Json = json.loads(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    outcome = {"wired"} if "wired" in case else {"refused"}
+    optional = {"settings", "warnings"}
+    assert case.keys() - optional == {"description", "pod", "account"} | outcome, path
+    return case
+
+
+CASES = {str(path.relative_to(FOLDER).with_suffix("")): read_case(path) for path in FOLDER.rglob("*.yaml")}
+WIRED = sorted(name for name, case in CASES.items() if "wired" in case)
+REFUSED = sorted(name for name, case in CASES.items() if "refused" in case)
+
+
+def settings_of(case: Json) -> Settings:
+    """Return the settings that the case asks for, read as the command line is."""
+    given: Mapping[str, str] = case.get("settings", {})
+    flags = {name[2:].replace("-", "_"): value for name, value in given.items() if name.startswith("--")}
+    environ = {name: value for name, value in given.items() if not name.startswith("--")}
+    return read_settings(Flags(**flags), ENVIRONMENT | environ)  # type: ignore[arg-type]
+
+
+async def response_to(pod: Json, case: Json) -> Json:
+    """Return the response to the creation of a pod, as the API server would read it."""
+    request = {
+        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+        "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "namespace": "shop",
+        "operation": "CREATE",
+        "object": pod,
+    }
+    review = read_review(
+        json.dumps({"apiVersion": V1, "kind": "AdmissionReview", "request": request}).encode()
+    )
+
+    async def fetch(_namespace: str, _name: str) -> Mapping[str, str] | None:
+        account: Mapping[str, str] | None = case["account"]
+        return account
+
+    answer = await admit(review, Accounts(fetch), settings_of(case))
+    response: Json = json.loads(answer.body)["response"]
+    return response
+
+
+def operations_in(response: Json) -> list[Json]:
+    """Return the JSON Patch operations of a response."""
+    return json.loads(b64decode(response["patch"])) if "patch" in response else []
+
+
+def test_cases_are_found() -> None:
+    """The walk finds the cases: none found must not pass as all passed."""
+    assert len(WIRED) >= 80
+    assert len(REFUSED) >= 30
+
+
+@pytest.mark.parametrize("name", WIRED)
+async def test_pod_becomes_wired(name: str) -> None:
+    """The patch turns `pod` into `wired`, with exactly the warnings that the case lists."""
+    case = CASES[name]
+
+    response = await response_to(case["pod"], case)
+
+    assert response["allowed"], response
+    assert case["wired"] == jsonpatch.apply_patch(case["pod"], operations_in(response))
+    expected, warnings = case.get("warnings", []), response.get("warnings", [])
+    assert [part for part, warning in zip(expected, warnings, strict=True) if part not in warning] == []
+    assert [warning for warning in warnings if len(warning) > LONGEST_WARNING or "…" in warning[-1]] == []
+
+
+@pytest.mark.parametrize("name", WIRED)
+async def test_wired_pod_is_left_alone(name: str) -> None:
+    """Reinvocation, a second webhook or a retry finds nothing to do: no patch, and no patch type."""
+    case = CASES[name]
+
+    response = await response_to(case["wired"], case)
+
+    assert response["allowed"], response
+    assert response.keys() & {"patch", "patchType"} == set()
+
+
+@pytest.mark.parametrize("name", WIRED)
+async def test_patch_touches_nothing_of_the_authors(name: str) -> None:
+    """Operations add, or replace an entry of a reserved name or a null; nothing is ever removed."""
+    case = CASES[name]
+    pod = case["pod"]
+
+    for operation in operations_in(await response_to(pod, case)):
+        if operation["op"] == "add":
+            assert operation["path"].endswith("/-") or not jsonpatch.JsonPointer(operation["path"]).get(
+                pod, None
+            )
+        else:
+            assert operation["op"] == "replace"
+            entry = jsonpatch.JsonPointer(operation["path"].removesuffix("/projected/sources")).get(pod)
+            assert entry is None or entry["name"].startswith(contract.VOLUME_PREFIX)
+        pod = jsonpatch.apply_patch(pod, [operation])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_pod_is_refused(name: str) -> None:
+    """The refusal is a 400 whose message holds every text that the case lists."""
+    case = CASES[name]
+
+    response = await response_to(case["pod"], case)
+
+    assert response["allowed"] is False
+    assert response["status"]["code"] == 400
+    assert [part for part in case["refused"] if part not in response["status"]["message"]] == []
+    assert "patch" not in response
