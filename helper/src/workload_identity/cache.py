@@ -45,6 +45,8 @@ MOST_IDENTITIES = 1000
 MOST_SCOPES = 100
 """Tokens held for each of them."""
 
+_A_NEW_THREAD = 0
+"""No thread has this identifier."""
 FRESH = "fresh"
 DUE = "due"
 OVER = "over"
@@ -238,7 +240,9 @@ class TokenCache:
             elif freshness is FRESH or flight is not None or now.monotonic < slot.rest:
                 return held
             slot.rest = now.monotonic + REFRESH_SPACING
-            flight = slot.flights[way] = Flight(thread, loop, renewal=held is not None)
+            # A renewal that no event loop carries out gets a thread of its own.
+            carrier = _A_NEW_THREAD if held is not None and loop is None else thread
+            flight = slot.flights[way] = Flight(carrier, loop, renewal=held is not None)
             return flight, held, True
 
     def land(

@@ -1,0 +1,113 @@
+"""What is masked before anybody sees it."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workload_identity.redaction import excerpt, redacted
+
+JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJzb21lYm9keSJ9.c2lnbmF0dXJl-_"
+NAMES = [
+    "access_token",
+    "accessToken",
+    "refresh_token",
+    "id_token",
+    "token",
+    "client_secret",
+    "client_assertion",
+    "assertion",
+    "password",
+    "code",
+    "device_code",
+    "oidcToken",
+    "Authorization",
+    "secret",
+    "Secret",
+    "X-IDENTITY-HEADER",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "form",
+    [
+        '{{"{name}": "planted"}}',
+        '{{"{name}":"planted"}}',
+        '{{ "{name}" \n : \t "planted" , "other": 1}}',
+        "{{'{name}': 'planted'}}",
+        '{{"{name}": "plan\\"planted',
+        '{{"{name}": planted}}',
+        '{{\\"{name}\\": \\"planted\\"}}',
+        "a=b&{name}=planted&c=d",
+    ],
+)
+def test_values_of_secret_names_are_masked(name: str, form: str) -> None:
+    """Whatever the notation, and also when it was cut."""
+    text = redacted(form.format(name=name))
+
+    assert "planted" not in text
+    assert "***" in text
+
+
+@pytest.mark.parametrize(
+    "header", ["Authorization: Bearer planted", "Secret: planted", "X-IDENTITY-HEADER:planted"]
+)
+def test_headers_are_masked(header: str) -> None:
+    """The scheme of a header's value goes with it."""
+    assert "planted" not in redacted(f"GET /\n{header}\nHost: x")
+
+
+@pytest.mark.parametrize(
+    "text", [JWT, f"x{JWT}y", f"'{JWT}'", JWT[:40], JWT[:70], f"token_{JWT}", f"<b>{JWT}</b>"]
+)
+def test_whatever_looks_like_a_jwt_is_masked(text: str) -> None:
+    """Also in the middle of a word, and when it was cut."""
+    assert "eyJ" not in redacted(text)
+
+
+def test_known_secrets_are_masked_in_any_place() -> None:
+    """A secret without a name or a shape is masked when the caller knows it."""
+    assert redacted("a planted b", "planted", "") == "a *** b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AADSTS70021: No matching record. Trace ID: 1-2-3 Correlation ID: 4-5-6",
+        "the token file '/var/run/secrets/azure/tokens/azure-identity-token' cannot be read",
+        "Is the code right? The secret is out.",
+        '{"error": "invalid_client", "error_codes": [70021]}',
+        "two\nlines\tand a tab",
+    ],
+)
+def test_other_text_stays(text: str) -> None:
+    """A message keeps its words."""
+    assert redacted(text) == text
+
+
+def test_letters_that_no_terminal_should_get_are_replaced() -> None:
+    """Escape sequences, lone surrogates and other controls do not reach a log."""
+    assert redacted("a\x1b[31mb\ud800c\x00d\re") == "a�[31mb�c�d�e"
+
+
+def test_excerpt_of_a_page() -> None:
+    """Markup goes, and what markup held apart is looked at once more."""
+    assert excerpt("<p>Hello <b>you</b></p><!-- x --><script>var a</script>") == "Hello you"
+    assert "eyJ" not in excerpt(f"<p>{JWT}</p>")
+    assert excerpt("<p never ends") == ""
+    assert len(excerpt("word " * 1000)) == 200
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.just("planted-secret"), min_size=1), st.integers(0, 400))
+def test_cut_json_never_shows_a_secret(body: dict[str, str], cut: int) -> None:
+    """Wherever an answer ends, no secret of it is shown whole."""
+    assert "planted-secret" not in redacted(json.dumps(body)[:cut])
+
+
+@given(st.text(max_size=300))
+def test_any_text_can_be_shown(text: str) -> None:
+    """What comes out can be encoded and printed."""
+    excerpt(text).encode()
+    redacted(text).encode()
