@@ -150,7 +150,9 @@ def test_child_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
         children = []
 
         def start() -> None:
-            children.append(stack.enter_context(running(["sleep", "600"], log=tmp_path / "log")))
+            command = ["sh", "-c", "echo up; exec sleep 600"]
+            children.append(child := stack.enter_context(running(command, log=tmp_path / "log")))
+            child.wait_until(lambda: child.log.read_text() == "up\n", within=10)
 
         thread = threading.Thread(target=start)
         thread.start()
