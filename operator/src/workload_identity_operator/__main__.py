@@ -36,6 +36,8 @@ def _option(name: str, text: str, **more: Any) -> Callable[[Callable[..., None]]
 @_option("--kubeconfig", "Cluster to work in; else KUBECONFIG, the pod's own, ~/.kube/config.")
 @_option("--audience", "Audience of projected tokens; else what the cloud wants.")
 @_option("--authority-host", "AZURE_AUTHORITY_HOST of pods; else the cloud's.")
+@_option("--custom-token-endpoint-annotation-suffix", "What follows use- in the annotation that asks for it.")
+@_option("--custom-token-endpoint-audience", "Audience of tokens for the custom token endpoint.")
 @_option("--webhook-configuration", "MutatingWebhookConfiguration whose caBundle is kept.")
 @_option("--certificate-secret", "Secret through which replicas share the serving certificate.")
 @_option("--disable-cert-rotation", "Take tls.crt and tls.key as someone else keeps them.", is_flag=True)

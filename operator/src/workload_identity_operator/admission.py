@@ -5,8 +5,8 @@ from typing import Final
 
 from workload_identity_operator import contract, reviews
 from workload_identity_operator.accounts import Accounts, Annotations
-from workload_identity_operator.errors import AccountLookupFailed, PodRefused
-from workload_identity_operator.identity import Defaults, identity_of, quoted
+from workload_identity_operator.errors import AccountLookupFailed, PodRefused, quoted
+from workload_identity_operator.identity import Defaults, identity_of
 from workload_identity_operator.reviews import Review
 from workload_identity_operator.shapes import Json, is_object_name, mapping, text, texts
 from workload_identity_operator.wiring import wire

@@ -5,6 +5,7 @@ AccountLookupFailed the API server could not be asked; the same create may succe
 SettingsInvalid    the operator's own configuration is wrong; it does not start
 """
 
+import json
 from collections.abc import Sequence
 
 
@@ -31,3 +32,13 @@ class SettingsInvalid(Exception):  # noqa: N818 - what happened
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = tuple(faults)
+
+
+def quoted(text: str, longest: int = 64) -> str:
+    """Return the text as a JSON string, cut so that a message stays readable.
+
+    What does not print is escaped: a message ends at a terminal, and the API server drops a
+    warning that holds a control character.
+    """
+    shown = json.dumps(text if len(text) <= longest else text[:longest] + "…", ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in shown)

@@ -11,14 +11,14 @@ Precedence, first match wins:
     (*) its presence decides: an empty one leaves the variable out.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from workload_identity_operator import contract
-from workload_identity_operator.errors import PodRefused
+from workload_identity_operator.errors import PodRefused, quoted
+from workload_identity_operator.token_endpoint import TokenEndpoint
 
 # int() would also take blanks, "_" and any Unicode digit.
 _INTEGER: Final = re.compile(r"([+-]?)([0-9]+)")
@@ -50,6 +50,10 @@ class Defaults(Protocol):
     def audience(self) -> str:
         """Audience of the projected token."""
 
+    @property
+    def token_endpoint(self) -> TokenEndpoint | None:
+        """The custom token endpoint that pods may ask for; None when there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -62,6 +66,7 @@ class Identity:
         audience: Audience of the projected token.
         expiration: Lifetime of the projected token, in seconds.
         skip: Names of containers that stay untouched.
+        token_endpoint: Where the token is traded instead of at Entra; None for Entra.
         warnings: What the pod's author should know; soft findings, one sentence each.
     """
 
@@ -71,6 +76,7 @@ class Identity:
     audience: str
     expiration: int = contract.DEFAULT_EXPIRATION
     skip: frozenset[str] = frozenset()
+    token_endpoint: TokenEndpoint | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -91,16 +97,22 @@ def identity_of(
     Raises:
         PodRefused: The token expiration is not a whole number or out of bounds.
     """
+    known, endpoint = contract.POD_ANNOTATIONS, defaults.token_endpoint
+    if endpoint:
+        known |= {endpoint.annotation}
+        if not endpoint.wanted_by(annotations):
+            endpoint = None
     return Identity(
         client_id=account.get(contract.CLIENT_ID, ""),
         tenant_id=account.get(contract.TENANT_ID, defaults.tenant_id),
         authority_host=defaults.authority_host,
-        audience=defaults.audience,
+        audience=endpoint.audience if endpoint else defaults.audience,
         expiration=token_expiration(annotations, account),
         skip=skipped_containers(annotations),
+        token_endpoint=endpoint,
         warnings=(
             *_unknown_keys("label", labels, frozenset({contract.USE_LABEL})),
-            *_unknown_keys("annotation", annotations, contract.POD_ANNOTATIONS),
+            *_unknown_keys("annotation", annotations, known),
             *account_warnings(account),
         ),
     )
@@ -153,16 +165,6 @@ def account_warnings(account: Mapping[str, str]) -> Sequence[str]:
             name = key.removeprefix(contract.PREFIX)
             warnings.append(f"ServiceAccount annotation {name} is no GUID: {quoted(value, 48)}")
     return warnings
-
-
-def quoted(text: str, longest: int = 64) -> str:
-    """Return the text as a JSON string, cut so that a message stays readable.
-
-    What does not print is escaped: a message ends at a terminal, and the API server drops a
-    warning that holds a control character.
-    """
-    shown = json.dumps(text if len(text) <= longest else text[:longest] + "…", ensure_ascii=False)
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in shown)
 
 
 def _unknown_keys(kind: str, present: Mapping[str, str], known: frozenset[str]) -> Sequence[str]:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
 from workload_identity_operator import clouds
-from workload_identity_operator.errors import SettingsInvalid
-from workload_identity_operator.identity import quoted
-from workload_identity_operator.shapes import is_object_name
+from workload_identity_operator.errors import SettingsInvalid, quoted
+from workload_identity_operator.shapes import is_base_url, is_object_name
+from workload_identity_operator.token_endpoint import TokenEndpoint, read_token_endpoint
 
 T = TypeVar("T")
 
@@ -33,9 +32,6 @@ DEFAULT_NAMESPACE: Final = "azure-workload-identity-system"
 
 _TENANT: Final = re.compile(r"[A-Za-z0-9.-]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]*")
-_BASE_URL: Final = re.compile(
-    r"https://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+])(:[0-9]{1,5})?(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +69,8 @@ class Flags:
     metrics_backend: str = "prometheus"
     log_level: str = ""
     kubeconfig: str = ""
+    custom_token_endpoint_annotation_suffix: str = ""
+    custom_token_endpoint_audience: str = ""
     listen: str = ":9443"
     authority_host: str = ""
     webhook_configuration: str = "workload-identity-operator"
@@ -88,6 +86,7 @@ class Settings:
         tenant_id: Tenant of pods whose ServiceAccount names none.
         authority_host: `AZURE_AUTHORITY_HOST` of pods, with trailing slash.
         audience: Audience of projected tokens.
+        token_endpoint: The custom token endpoint that pods may ask for, or None.
         namespace: Where the operator's own objects are.
         listen: The webhook's address.
         health: Address of `/healthz` and `/readyz`.
@@ -105,6 +104,7 @@ class Settings:
     tenant_id: str
     authority_host: str
     audience: str
+    token_endpoint: TokenEndpoint | None
     namespace: str
     listen: Address
     health: Address
@@ -134,11 +134,16 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
             return otherwise
 
     nowhere = Address(None, 0)
+    endpoint = read_token_endpoint(
+        flags.custom_token_endpoint_annotation_suffix, flags.custom_token_endpoint_audience, environ
+    )
+    faults += endpoint.faults
     cloud = checked(lambda: _cloud(environ), clouds.PUBLIC)
     settings = Settings(
         tenant_id=checked(lambda: _tenant(environ), ""),
         authority_host=checked(lambda: _authority(flags.authority_host), "") or cloud.authority_host,
         audience=flags.audience or cloud.audience,
+        token_endpoint=endpoint.endpoint,
         namespace=checked(
             lambda: _name("POD_NAMESPACE", environ.get("POD_NAMESPACE", DEFAULT_NAMESPACE)), ""
         ),
@@ -214,12 +219,7 @@ def _authority(url: str) -> str:
 
 def _url(what: str, url: str) -> str:
     """Return an https base URL with trailing slash."""
-    try:
-        # urlsplit() alone drops line ends and takes an empty "?" or "#" for none.
-        usable = _BASE_URL.fullmatch(url) and urlsplit(url).port != 0
-    except ValueError:
-        usable = False
-    if not usable:
+    if not is_base_url(url):
         raise ValueError(f"{what}: {quoted(url)} is no base URL: wanted https://HOST[:PORT][/PATH]")
     return url.rstrip("/") + "/"
 

@@ -7,12 +7,16 @@ As in the API server's own decoder, null counts as absent.
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from workload_identity_operator.errors import PodRefused
 
 Json: TypeAlias = dict[str, Any]
 
 _OBJECT_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_BASE_URL: Final = re.compile(
+    r"https://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+])(:[0-9]{1,5})?(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?"
+)
 _LONGEST_OBJECT_NAME: Final = 253
 _KINDS: Final = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
 
@@ -64,6 +68,15 @@ def is_object_name(name: str) -> bool:
     Asked of every name before it becomes part of a request's path.
     """
     return len(name) <= _LONGEST_OBJECT_NAME and _OBJECT_NAME.fullmatch(name) is not None
+
+
+def is_base_url(url: str) -> bool:
+    """Whether it is `https://HOST[:PORT][/PATH]`, without user, query or fragment."""
+    try:
+        # urlsplit() alone drops line ends and takes an empty "?" or "#" for none.
+        return _BASE_URL.fullmatch(url) is not None and urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _kind(value: object) -> str:

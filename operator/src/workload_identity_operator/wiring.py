@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from workload_identity_operator import contract
-from workload_identity_operator.errors import PodRefused
-from workload_identity_operator.identity import Identity, quoted
+from workload_identity_operator.errors import PodRefused, quoted
+from workload_identity_operator.identity import Identity
 from workload_identity_operator.shapes import Json, items, mapping, objects, text
 
 Operation: TypeAlias = dict[str, Any]
@@ -96,8 +96,8 @@ def wire(pod: Mapping[str, Any], identity: Identity) -> Wiring:
             at = f"/spec/{kind}/{index}"
             if raw is None:
                 operations.append({"op": "replace", "path": at, "value": {}})
-            mount, token_file = _put_mount(container, at, where, volume)
-            env = _put_env(container, at, where, identity, token_file)
+            mount, base_path = _put_mount(container, at, where, volume)
+            env = _put_env(container, at, where, identity, base_path)
             if env and _may_override(container, where):
                 overridden.append(name)
             if not mount:
@@ -157,7 +157,9 @@ def _put_volume(raw: object, volumes: Sequence[Json], name: str, identity: Ident
         "expirationSeconds": identity.expiration,
         "audience": identity.audience,
     }
-    sources = [{"serviceAccountToken": token}]
+    sources: list[Json] = [{"serviceAccountToken": token}]
+    if identity.token_endpoint and identity.token_endpoint.ca_source:
+        sources.append(identity.token_endpoint.ca_source)
     desired = {"name": name, "projected": {"sources": sources}}
     for index, volume in enumerate(volumes):
         if volume.get("name") == name:
@@ -174,7 +176,7 @@ def _put_volume(raw: object, volumes: Sequence[Json], name: str, identity: Ident
 
 
 def _put_mount(container: Json, at: str, where: str, volume: _Volume) -> tuple[list[Operation], str]:
-    """Return what mounts the volume, and where the container then finds its token file.
+    """Return what mounts the volume, and where the container then has it.
 
     No operation for a container that reads the token already.
     """
@@ -183,22 +185,22 @@ def _put_mount(container: Json, at: str, where: str, volume: _Volume) -> tuple[l
     paths = [_absolute(text(mount, "mountPath", f"{where}.volumeMounts")) for mount in mounts]
     standings = [_standing(path, source, volume) for path, source in zip(paths, sources, strict=True)]
     if "below" in standings:
-        return [], f"{paths[standings.index('below')]}/{contract.TOKEN_PATH}"
+        return [], paths[standings.index("below")]
     if "in the way" in standings:
         raise PodRefused(_in_the_way(container, mounts[standings.index("in the way")]))
     if "author's" in standings:
-        return [], contract.TOKEN_FILE
+        return [], contract.BASE_PATH
     desired = {"name": volume.name, "mountPath": contract.BASE_PATH, "readOnly": True}
     if "ours" in standings:
         index = standings.index("ours")
     elif volume.name in sources:
         index = sources.index(volume.name)
     else:
-        return _append(f"{at}/volumeMounts", container.get("volumeMounts"), [desired]), contract.TOKEN_FILE
+        return _append(f"{at}/volumeMounts", container.get("volumeMounts"), [desired]), contract.BASE_PATH
     if mounts[index] == desired:
-        return [], contract.TOKEN_FILE
+        return [], contract.BASE_PATH
     replace = {"op": "replace", "path": f"{at}/volumeMounts/{index}", "value": desired}
-    return [replace], contract.TOKEN_FILE
+    return [replace], contract.BASE_PATH
 
 
 def _standing(path: str, source: str, volume: _Volume) -> _Standing:
@@ -214,14 +216,15 @@ def _standing(path: str, source: str, volume: _Volume) -> _Standing:
     return "elsewhere"
 
 
-def _put_env(container: Json, at: str, where: str, identity: Identity, token_file: str) -> list[Operation]:
+def _put_env(container: Json, at: str, where: str, identity: Identity, base_path: str) -> list[Operation]:
     """Return what appends the variables whose names are not taken, in their order."""
     taken = {text(variable, "name", f"{where}.env") for variable in objects(container, "env", where)}
     wanted = (
         (contract.ENV_CLIENT_ID, identity.client_id),
         (contract.ENV_TENANT_ID, identity.tenant_id),
-        (contract.ENV_TOKEN_FILE, token_file),
+        (contract.ENV_TOKEN_FILE, f"{base_path}/{contract.TOKEN_PATH}"),
         (contract.ENV_AUTHORITY_HOST, identity.authority_host),
+        *(identity.token_endpoint.env(base_path) if identity.token_endpoint else ()),
     )
     new = [{"name": name, "value": value} for name, value in wanted if value and name not in taken]
     return _append(f"{at}/env", container.get("env"), new)
