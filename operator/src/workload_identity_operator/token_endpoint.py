@@ -162,10 +162,10 @@ def _selector_fault(selector: Any) -> str | None:
         return "wanted an object"
     if unknown := sorted(selector.keys() - {"matchLabels", "matchExpressions"}):
         return f"wanted matchLabels and matchExpressions, found {', '.join(unknown)}"
-    labels = selector.get("matchLabels") or {}
+    labels = {} if selector.get("matchLabels") is None else selector["matchLabels"]
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
         return "wanted matchLabels to map texts to texts"
-    expressions = selector.get("matchExpressions") or []
+    expressions = [] if selector.get("matchExpressions") is None else selector["matchExpressions"]
     if not isinstance(expressions, list):
         return "wanted matchExpressions to be a list"
     return next(filter(None, map(_expression_fault, expressions)), None)
