@@ -121,7 +121,8 @@ def test_cluster_ends_when_told() -> None:
         while "Ctrl-C" not in told:
             told += process.stdout.readline()
         kubeconfig = Path(told.partition("export KUBECONFIG=")[2].split()[0])
-        output_of([kubeconfig.parent / "bin" / "kubectl", "get", "ns"], env={"KUBECONFIG": str(kubeconfig)})
+        env = {"KUBECONFIG": str(kubeconfig), "HOME": str(kubeconfig.parent)}
+        output_of([kubeconfig.parent / "bin" / "kubectl", "get", "namespaces"], env=env)
         children = Path(f"/proc/{process.pid}/task").glob("*/children")
         pids = [int(pid) for each in children for pid in each.read_text().split()]
 

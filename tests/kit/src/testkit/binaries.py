@@ -78,9 +78,7 @@ PROGRAMS: Final = {
         Program("helm", HELM, "helm.sh/helm/v4/cmd/helm", 180),
     )
 }
-
-
-_WIDTH = max(map(len, PROGRAMS))
+_WIDTH: Final = max(map(len, PROGRAMS))
 
 
 def provide(names: Iterable[str] = PROGRAMS) -> dict[str, Binary]:
@@ -145,7 +143,7 @@ def _build(program: Program, folder: Path) -> Binary:
     """Build a program into the cache; `folder` keeps the modules' go.mod from one program to the next."""
     module, started = program.module, time.monotonic()
     title = f"Building {program.name} {module.version}"
-    unfinished = _cached(program).with_name(f".{program.name}-{os.getpid()}")
+    unfinished = _cached(program).with_name(f".{program.name}")
     # A go.work of the user's must not take part.
     env = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
     try:
