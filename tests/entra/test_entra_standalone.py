@@ -30,7 +30,8 @@ def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, Path]
             told = dict(process.stdout.readline().split() for _ in range(2))
             yield process, told["authority"], Path(told["ca_file"])
         finally:
-            process.kill()
+            process.terminate()
+            process.wait(timeout=30)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])

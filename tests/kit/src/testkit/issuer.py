@@ -5,7 +5,6 @@ project into a pod. It can rotate its keys, publish them late, and answer its do
 """
 
 import json
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ import trustme
 from aiohttp import web
 
 from testkit import loopback
+from testkit.folders import throwaway_folder
 from testkit.signing import SigningKey
 
 Document: TypeAlias = Literal["discovery", "keys"]
@@ -60,7 +60,7 @@ class Issuer:
 
     def __enter__(self) -> Self:
         with ExitStack() as starting:
-            folder = Path(starting.enter_context(tempfile.TemporaryDirectory(prefix="issuer-")))
+            folder = starting.enter_context(throwaway_folder())
             listener = starting.enter_context(loopback.listening("127.0.0.1", 0))
             self.url = f"{loopback.address(listener)}{self._path}"
             ca = trustme.CA(organization_name="Issuer of service account tokens")

@@ -16,6 +16,7 @@ from functools import partial
 import trustme
 from aiohttp import web
 
+_TURNS_TO_CLOSE = 3  # of the event loop, from abort to the closed socket
 _GRACE_SECONDS = 0.1  # what unfinished answers get when a server ends: a slow one must not hold up a test
 
 
@@ -48,6 +49,17 @@ def server_tls(authority: trustme.CA, host: str) -> ssl.SSLContext:
     return context
 
 
+async def _end(runner: web.AppRunner) -> None:
+    """End a server with its connections: a TLS goodbye that nobody answers would outlast the event loop."""
+    connections = () if runner.server is None else runner.server.connections
+    open_still = [connection.transport for connection in connections if connection.transport is not None]
+    await runner.cleanup()
+    for transport in open_still:
+        transport.abort()
+    for _ in range(_TURNS_TO_CLOSE):
+        await asyncio.sleep(0)
+
+
 @contextmanager
 def serving(application: web.Application, listener: socket.socket, tls: ssl.SSLContext) -> Iterator[None]:
     """Serve the application in a thread of its own until the block ends."""
@@ -66,7 +78,7 @@ def serving(application: web.Application, listener: socket.socket, tls: ssl.SSLC
             started.set_result(partial(loop.call_soon_threadsafe, ended.set))
             await ended.wait()
         finally:
-            await runner.cleanup()
+            await _end(runner)
 
     def run() -> None:
         try:

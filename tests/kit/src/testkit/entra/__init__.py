@@ -7,7 +7,6 @@ at `/standin/`.
 """
 
 import math
-import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from testkit.entra.directory import DEFAULT_AUDIENCE, FederatedCredential
 from testkit.entra.endpoints import add_endpoints
 from testkit.entra.faults import Fault
 from testkit.entra.service import RecordedRequest, Service
+from testkit.folders import throwaway_folder
 from testkit.signing import SigningKey
 
 __all__ = ["EntraStandIn", "PlacedFault", "RecordedRequest"]
@@ -93,9 +93,7 @@ class EntraStandIn:
 
     def __enter__(self) -> Self:
         with ExitStack() as starting:
-            folder = self._folder or Path(
-                starting.enter_context(tempfile.TemporaryDirectory(prefix="entra-"))
-            )
+            folder = self._folder or starting.enter_context(throwaway_folder())
             listener = starting.enter_context(loopback.listening(self._host, self._port))
             self.authority = loopback.address(listener)
             self._service = Service(
