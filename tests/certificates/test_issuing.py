@@ -134,7 +134,7 @@ def test_a_good_one_is_kept(names: list[str], moment: datetime) -> None:
     ],
 )
 def test_one_that_ends_is_replaced(moment: datetime, told: str) -> None:
-    """One that is not valid yet, or not for 90 days more, is replaced; the reason says which and until when."""
+    """One that is not valid yet, or not for 90 days more, is replaced; the reason says which and when."""
     assert told in (fault_of(CERTIFICATE, NAMES, moment) or "")
 
 
