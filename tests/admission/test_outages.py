@@ -1,12 +1,14 @@
 """What happens while the operator is away, and when it comes back."""
 
+import socket
+import sys
 from pathlib import Path
 
 import pytest
 
 from testkit.control_plane import ControlPlane
 from testkit.installation import NAMESPACE, RELEASE, free_port, install_chart, operator_running
-from testkit.processes import ProcessFailed
+from testkit.processes import ProcessFailed, finish
 from testkit.workloads import CLIENT, LABELS, Namespace, env_of, fresh_namespace, pod
 from workload_identity_operator import contract
 
@@ -92,3 +94,20 @@ def test_cluster_without_any_account_is_served() -> None:
         plane.kubectl("delete", "serviceaccounts", "--all", "--all-namespaces")
         with operator_running(plane, port, environ={"AZURE_TENANT_ID": TENANT}) as operator:
             assert operator.metric("workload_identity_identities") == 0
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--health-addr", "--metrics-addr"])
+def test_taken_address_is_told_in_one_line(control_plane: ControlPlane, flag: str) -> None:
+    """Nothing is started when someone else has one of the addresses: status 1, one line."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        free = dict.fromkeys(("--listen", "--health-addr", "--metrics-addr"), "127.0.0.1:0")
+        addresses = [f"{name}={where}" for name, where in (free | {flag: f"127.0.0.1:{port}"}).items()]
+        command = [sys.executable, "-m", "workload_identity_operator", "run", *addresses]
+        env = control_plane.environment | {"AZURE_TENANT_ID": TENANT}
+
+        ended = finish(command, env=env, timeout=30)
+
+    assert ended.status == 1
+    (line,) = ended.errors.splitlines()
+    assert line.startswith(f"error: 127.0.0.1:{port} cannot be listened on: Address already in use")

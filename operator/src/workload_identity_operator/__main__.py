@@ -1,6 +1,7 @@
 """The command line."""
 
 import json
+import logging
 import os
 import platform
 import sys
@@ -67,10 +68,18 @@ def run(**flags: Any) -> None:
 
     from workload_identity_operator.logs import start_logging  # noqa: PLC0415
     from workload_identity_operator.run import operate  # noqa: PLC0415
+    from workload_identity_operator.serving import AddressTaken  # noqa: PLC0415
 
     start_logging(settings.log_level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(operate(settings, cluster))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(operate(settings, cluster))
+    except AddressTaken as taken:
+        click.echo(f"error: {taken}: give --listen, --health-addr and --metrics-addr free ones", err=True)
+        sys.exit(1)
+    except Exception:
+        logging.getLogger(__name__).exception("the operator broke; a restart may mend it")
+        sys.exit(1)
 
 
 def _leave_out_kubernetes_client() -> None:

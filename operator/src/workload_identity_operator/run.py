@@ -30,6 +30,7 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
+        AddressTaken: One of the servers cannot listen where it should.
         ExceptionGroup: Something broke that a restart may mend.
     """
     health, metrics = Health(), Metrics()
@@ -89,11 +90,14 @@ async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) 
 
 async def _fill(accounts: Accounts, api: KubeApi, health: Health) -> None:
     """List all ServiceAccounts once: kopf does not say when its own first listing is through."""
+    told = ""
     while True:
         try:
             await accounts.fill(api.service_accounts())
         except ApiError as error:
-            _log.warning("ServiceAccounts could not be listed: %s", error)
+            if str(error) != told:
+                told = str(error)
+                _log.warning("ServiceAccounts could not be listed: %s", told)
             await asyncio.sleep(_RETRY_AFTER)
         else:
             break

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -29,6 +30,10 @@ READ_TIMEOUT: Final = 10.0
 Admit: TypeAlias = Callable[[Review], Awaitable[Answer]]
 
 
+class AddressTaken(Exception):  # noqa: N818 - what is wrong
+    """A server cannot listen where it should; the message names the address and why."""
+
+
 class AdmissionServer:
     """Answers reviews over TLS; kopf runs it as its admission server.
 
@@ -36,13 +41,19 @@ class AdmissionServer:
     hundred times as long as computing the patch.
 
     Attributes:
-        address: Where it listens; the port is known once it does.
+        address: Where it listens, once it is known that it can.
     """
 
     def __init__(
         self, address: Address, minimum: ssl.TLSVersion, admit: Admit, health: Health, metrics: Metrics
     ) -> None:
-        self.address = address
+        """Take the address, so that whoever has it already is noticed before anything is started.
+
+        Raises:
+            AddressTaken: Someone has it.
+        """
+        self._socket = _bound(address)
+        self.address = _address_of(self._socket, address)
         self._admit = admit
         self._health = health
         self._metrics = metrics
@@ -61,7 +72,7 @@ class AdmissionServer:
         """Listen from the first certificate on, until cancelled."""
         await self._certified.wait()
         server = web.Server(self._answer, access_log=None)
-        async with _listening(server, self.address, self._tls) as self.address:
+        async with _serving(server, self._socket, self._tls):
             self._health.met("server")
             _log.info(
                 "reviews are answered", extra={"address": f"https://{self.address}{contract.WEBHOOK_PATH}"}
@@ -146,30 +157,52 @@ async def probes(
         return web.Response(body=metrics.exposition(), headers={"Content-Type": _EXPOSITION})
 
     async with AsyncExitStack() as stack:
-        listening = {
-            name: await stack.enter_async_context(_listening(web.Server(answer, access_log=None), address))
-            for name, address, answer in (
-                ("health", health_address, answer_health),
-                ("metrics", metrics_address, answer_metrics),
-            )
-        }
+        listening = {}
+        for name, address, answer in (
+            ("health", health_address, answer_health),
+            ("metrics", metrics_address, answer_metrics),
+        ):
+            bound = _bound(address)
+            await stack.enter_async_context(_serving(web.Server(answer, access_log=None), bound))
+            listening[name] = _address_of(bound, address)
         yield listening
 
 
 _EXPOSITION: Final = "text/plain; version=1.0.0; charset=utf-8"
 
 
+def _bound(address: Address) -> socket.socket:
+    """Return a socket that has the address and does not listen yet: callers are refused, not kept waiting."""
+    # All addresses: one socket for both families, where there is IPv6.
+    everywhere = address.host is None and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if everywhere or ":" in (address.host or "") else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if everywhere:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        found.bind((address.host or "", address.port))
+    except OSError as error:
+        found.close()
+        raise AddressTaken(f"{address} cannot be listened on: {error.strerror or error}") from error
+    return found
+
+
+def _address_of(bound: socket.socket, address: Address) -> Address:
+    """Return the address with the port that the system chose for 0."""
+    return Address(address.host, bound.getsockname()[1])
+
+
 @asynccontextmanager
-async def _listening(
-    server: web.Server, address: Address, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[Address]:
-    """Serve until the block ends; yield the address with the port that the system chose."""
+async def _serving(
+    server: web.Server, bound: socket.socket, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
+    """Serve on the socket until the block ends."""
     runner = web.ServerRunner(server, shutdown_timeout=5.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, address.host, address.port, ssl_context=tls, reuse_address=True)
-        await site.start()
-        yield Address(address.host, runner.addresses[0][1])
+        await web.SockSite(runner, bound, ssl_context=tls).start()
+        yield
     finally:
         await runner.cleanup()
 
