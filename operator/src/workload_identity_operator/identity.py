@@ -18,11 +18,9 @@ from typing import Final, Protocol
 
 from workload_identity_operator import contract
 from workload_identity_operator.errors import PodRefused, quoted
+from workload_identity_operator.shapes import integer
 from workload_identity_operator.token_endpoint import TokenEndpoint
 
-# int() would also take blanks, "_" and any Unicode digit.
-_INTEGER: Final = re.compile(r"([+-]?)([0-9]+)")
-_LONGEST_INTEGER: Final = 19  # digits of 2**63
 _GUID: Final = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SHAPES: Final = {
     contract.CLIENT_ID: re.compile(_GUID),
@@ -137,14 +135,7 @@ def token_expiration(pod: Mapping[str, str], account: Mapping[str, str]) -> int:
         return contract.DEFAULT_EXPIRATION
     what = f"annotation {contract.EXPIRATION} of the {owner}"
     wanted = f"wanted {contract.MIN_EXPIRATION} to {contract.MAX_EXPIRATION} seconds"
-    integer = _INTEGER.fullmatch(value)
-    if integer is None:
-        raise PodRefused(f"{what}: {quoted(value)}: invalid syntax, not a whole number; {wanted}")
-    sign, digits = integer.groups()
-    # Leading zeros are fine, however many; a pattern that leaves them out takes quadratic time to fail.
-    digits = digits.lstrip("0") or "0"
-    if len(digits) > _LONGEST_INTEGER or not -(2**63) <= (seconds := int(sign + digits)) < 2**63:
-        raise PodRefused(f"{what}: {quoted(value)}: value out of range of 64 bits; {wanted}")
+    seconds = integer(value, 64, what, wanted)
     if not contract.MIN_EXPIRATION <= seconds <= contract.MAX_EXPIRATION:
         raise PodRefused(f"{what}: {seconds} is out of bounds; {wanted}")
     return seconds

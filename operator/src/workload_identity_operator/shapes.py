@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from workload_identity_operator.errors import PodRefused
+from workload_identity_operator.errors import PodRefused, quoted
 
 Json: TypeAlias = dict[str, Any]
 
@@ -18,6 +18,9 @@ _BASE_URL: Final = re.compile(
     r"https://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+])(:[0-9]{1,5})?(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?"
 )
 _LONGEST_OBJECT_NAME: Final = 253
+# int() would also take blanks, "_" and any Unicode digit.
+_INTEGER: Final = re.compile(r"([+-]?)([0-9]+)")
+_MOST_DIGITS: Final = 19  # of 2**63
 _KINDS: Final = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
 
 
@@ -60,6 +63,35 @@ def texts(parent: Mapping[str, Any], key: str, where: str) -> dict[str, str]:
     """Return the map of strings under key; a null value is the empty string of a present key."""
     inside = mapping(parent.get(key), f"{where}.{key}")
     return {name: text(inside, name, f"{where}.{key}") for name in inside}
+
+
+def flag(parent: Mapping[str, Any], key: str, where: str) -> bool:
+    """Return the boolean under key; False for null or none. Raises PodRefused for anything else."""
+    value = parent.get(key)
+    if value is None:
+        return False
+    if isinstance(value, bool):
+        return value
+    raise PodRefused(f"{where}.{key}: wanted a boolean, found {_kind(value)}")
+
+
+def integer(written: str, bits: int, what: str, wanted: str) -> int:
+    """Return the whole number that an annotation holds; leading zeros and a sign are fine.
+
+    Raises:
+        PodRefused: It is none, or does not fit so many bits (64 at most) with its sign; the message
+            says `what` it is, quotes it, says which of the two is wrong and what is `wanted`.
+    """
+    found = _INTEGER.fullmatch(written)
+    if found is None:
+        raise PodRefused(f"{what}: {quoted(written)}: invalid syntax, not a whole number; {wanted}")
+    sign, digits = found.groups()
+    # However many zeros; a pattern that leaves them out takes quadratic time to fail.
+    digits = digits.lstrip("0") or "0"
+    most = 2 ** (bits - 1)
+    if len(digits) > _MOST_DIGITS or not -most <= (number := int(sign + digits)) < most:
+        raise PodRefused(f"{what}: {quoted(written)}: value out of range of {bits} bits; {wanted}")
+    return number
 
 
 def is_object_name(name: str) -> bool:
