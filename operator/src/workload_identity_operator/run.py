@@ -8,7 +8,7 @@ from typing import Final
 
 import kopf
 
-from workload_identity_operator import admission, certificates, trust
+from workload_identity_operator import admission, certificates, trust, upgrades
 from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.handlers import registry
 from workload_identity_operator.health import Health
@@ -39,8 +39,14 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
         accounts = Accounts(api.service_account, metrics.looked_up)
         metrics.watch(lambda: len(accounts), lambda: health.ready)
 
+        native_sidecars = True  # as in all clusters that upstream supports, until this one tells
+
+        def take_version(native: bool) -> None:
+            nonlocal native_sidecars
+            native_sidecars = native
+
         async def admit(review: Review) -> admission.Answer:
-            return await admission.admit(review, accounts, settings)
+            return await admission.admit(review, accounts, settings, native_sidecars=native_sidecars)
 
         server = AdmissionServer(settings.listen, settings.tls_minimum, admit, health, metrics)
 
@@ -53,6 +59,7 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
             async with asyncio.TaskGroup() as duties:
                 tasks = [
                     duties.create_task(_fill(accounts, api, health)),
+                    duties.create_task(upgrades.follow(api, health, take_version)),
                     duties.create_task(_keep_certificate(api, settings, health, load)),
                 ]
                 await _watch(registry(accounts, cluster, server), health, settings.drain)
