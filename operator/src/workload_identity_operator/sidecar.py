@@ -127,14 +127,15 @@ def insertions(spec: Mapping[str, Any], sidecar: Sidecar) -> Iterator[Insertion]
     names = {
         kind: [container.get("name") for container in objects(spec, kind, "spec")] for kind in (_INIT, _MAIN)
     }
-    if contract.PROXY_NAME not in names[_INIT] + names[_MAIN]:
+    present = {*names[_INIT], *names[_MAIN]}
+    if contract.PROXY_NAME not in present:
         kind = _INIT if sidecar.native else _MAIN
         names[kind].insert(0, contract.PROXY_NAME)
         yield Insertion(kind, 0, _proxy_container(sidecar))
-    if contract.PROXY_INIT_NAME not in names[_INIT] + names[_MAIN]:
+    if contract.PROXY_INIT_NAME not in present:
         # Ahead of the author's where the proxy runs by then; else last, or their calls would go nowhere.
-        native = contract.PROXY_NAME in names[_INIT]
-        place = names[_INIT].index(contract.PROXY_NAME) + 1 if native else len(names[_INIT])
+        runs = contract.PROXY_NAME in names[_INIT]
+        place = names[_INIT].index(contract.PROXY_NAME) + 1 if runs else len(names[_INIT])
         yield Insertion(_INIT, place, _init_container(sidecar))
 
 
