@@ -57,7 +57,7 @@ async def answer_to(api: ApiServer, pod: object = POD, **request: object) -> tup
     """Return what became of a review, and the response that says it."""
     asked = {**REQUEST, "object": pod, **request}
     body = json.dumps({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": asked})
-    answer = await admit(read_review(body.encode()), Accounts(api.fetch), SETTINGS)
+    answer = await admit(read_review(body.encode()), Accounts(api.fetch), SETTINGS, native_sidecars=True)
     response = json.loads(answer.body)["response"]
     assert response["uid"] == REQUEST["uid"]
     return answer, response
@@ -309,7 +309,7 @@ async def test_odd_values_anywhere(value: str) -> None:
     )
 
     body = review.replace('"ODD"', value).encode()
-    answer = await admit(read_review(body), Accounts(ApiServer().fetch), SETTINGS)
+    answer = await admit(read_review(body), Accounts(ApiServer().fetch), SETTINGS, native_sidecars=True)
 
     assert answer.outcome == "wired"
     assert json.loads(answer.body)["response"]["allowed"] is True
