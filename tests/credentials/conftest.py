@@ -226,7 +226,7 @@ def granting(token: str = "a-token", expires_in: int = 3600) -> Callable[[web.Re
 def environment_of_child(pod: Pod) -> dict[str, str]:
     """The environment for a process of its own in the same pod."""
     kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-    return {**kept, **pod.environment, "PYTHONWARNINGS": "error", "PYTHONDEVMODE": ""}
+    return {**kept, **pod.environment, "PYTHONWARNINGS": "error"}
 
 
 @pytest.fixture
