@@ -32,6 +32,7 @@ LOG_LEVELS: Final = ("", "info", "debug", "trace", "all")
 DEFAULT_NAMESPACE: Final = "azure-workload-identity-system"
 
 _TENANT: Final = re.compile(r"[A-Za-z0-9.-]+")
+_AUDIENCE: Final = re.compile(r"[!-~]+")
 _IMAGE: Final = re.compile(r"[A-Za-z0-9[][]A-Za-z0-9._:/@+-]*")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]*")
 
@@ -146,7 +147,7 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
     settings = Settings(
         tenant_id=checked(lambda: _tenant(environ), ""),
         authority_host=checked(lambda: _authority(flags.authority_host), "") or cloud.authority_host,
-        audience=flags.audience or cloud.audience,
+        audience=checked(lambda: _audience(flags.audience), "") or cloud.audience,
         token_endpoint=endpoint.endpoint,
         proxy=Proxy(
             image=checked(lambda: _image("PROXY_IMAGE", contract.PROXY_IMAGE, environ), ""),
@@ -219,7 +220,7 @@ def _stack_authority(environ: Mapping[str, str]) -> str:
     found = description.get("activeDirectoryEndpoint") if isinstance(description, dict) else None
     if not isinstance(found, str) or not found:
         raise ValueError(f"{variable}: {quoted(path)} has no activeDirectoryEndpoint")
-    return _url(f"activeDirectoryEndpoint in {path}", found)
+    return _url(f"activeDirectoryEndpoint in {quoted(path)}", found)
 
 
 def _image(variable: str, default: str, environ: Mapping[str, str]) -> str:
@@ -229,6 +230,15 @@ def _image(variable: str, default: str, environ: Mapping[str, str]) -> str:
             f"{variable}: {quoted(image)} is no image: wanted REGISTRY/NAME:TAG, or with @DIGEST"
         )
     return image
+
+
+def _audience(audience: str) -> str:
+    if audience and not _AUDIENCE.fullmatch(audience):
+        raise ValueError(
+            f"--audience: {quoted(audience)} is no audience: wanted ASCII without blanks, "
+            f"such as {clouds.PUBLIC_AUDIENCE}"
+        )
+    return audience
 
 
 def _authority(url: str) -> str:
