@@ -285,7 +285,7 @@ def test_passing_fault_is_not_noticed(
         (Empty(), "without content"),
         (NotAnObject(), "a JSON object was wanted"),
         (Truncated(), "a JSON object was wanted"),
-        (Altered({"access_token": None}), "without a usable one"),
+        (Altered({"access_token": None}), "found none that is usable"),
         (Altered({"expires_in": "soon", "expires_on": None}), "a number of seconds was wanted"),
         (Altered({"expires_in": None, "expires_on": None, "ext_expires_in": None}), "found neither"),
         (Throttled(retry_after=500), "asks to wait 500 s"),
