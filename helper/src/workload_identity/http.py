@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from workload_identity.clock import Instant
     from workload_identity.options import Options
+    from workload_identity.token_proxy import TokenProxy
 
 
 def _import_httpx() -> Any:
@@ -51,11 +52,12 @@ _MOST_CONTEXTS = 8
 _contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
 
 
-def client_arguments(options: Options, transports: Any) -> dict[str, Any]:
+def client_arguments(options: Options, proxy: TokenProxy | None, transports: Any) -> dict[str, Any]:
     """Return what an httpx client of either family is made with.
 
     Args:
         options: How requests are sent.
+        proxy: The token proxy they go to, if any.
         transports: The family's transport class, for proxies.
 
     Raises:
@@ -63,6 +65,12 @@ def client_arguments(options: Options, transports: Any) -> dict[str, Any]:
     """
     if options.transport is not None:
         return {"transport": options.transport}
+    if proxy is not None:
+        # It is in the cluster: a proxy of the environment is for what is outside, unless the caller insists.
+        return {
+            "verify": proxy.trust(),
+            "trust_env": "use_env_settings" in vars(options) and options.use_env_settings,
+        }
     tls = trust(options)
     mounts = {_pattern(scheme): transports(proxy=url, verify=tls) for scheme, url in options.proxies}
     return {
@@ -83,6 +91,11 @@ def headers(options: Options, of_request: Mapping[str, str]) -> dict[str, str]:
     own = f"workload-identity/{__version__} Python/{version} ({sys.platform})"
     agents = (options.user_agent, own, os.environ.get("AZURE_HTTP_USER_AGENT", ""))
     return {"User-Agent": " ".join(agent for agent in agents if agent), **of_request, **dict(options.headers)}
+
+
+def extensions(proxy: TokenProxy | None) -> dict[str, str]:
+    """Return what httpx's transports are told beside the request: another server name than the host's."""
+    return {"sni_hostname": proxy.server_name} if proxy is not None and proxy.server_name else {}
 
 
 def timeouts(options: Options, left: float) -> httpx.Timeout:
