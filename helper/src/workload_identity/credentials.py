@@ -35,7 +35,7 @@ class Order:
         label: Who asks and for what, for log records and messages.
         cache: Where the token is held.
         slot: Its place there.
-        way: What tells this request for it from others: claims, and how it is sent.
+        way: What tells this request for it from others: claims, how it is sent, how long it may take.
         must: Only a new token will do.
         wide: A token for more scopes that will do.
         clock: The clocks.
@@ -192,7 +192,7 @@ class Credential:
             f"{type(self).__name__} for {' '.join(scopes)}",
             cache=self._cache,
             slot=slot,
-            way=(declared, self._options, self._proxy),
+            way=(declared, self._options, self._proxy, self._patience()),
             clock=self._clock,
             options=self._options,
             proxy=self._proxy,
@@ -271,7 +271,8 @@ class WorkloadIdentity(Credential):
         self._token_file_path = found["token_file_path"]
         host = authority or os.environ.get("AZURE_AUTHORITY_HOST") or AzureAuthorityHosts.AZURE_PUBLIC_CLOUD
         self._authority = normal_authority(host)
-        self._allowed_tenants = tuple(additionally_allowed_tenants)
+        several = additionally_allowed_tenants
+        self._allowed_tenants = (several,) if isinstance(several, str) else tuple(several)
         self._token_file_timeout = _seconds("token_file_timeout", token_file_timeout)
         self._retry_on_propagation = _seconds("retry_on_propagation", retry_on_propagation)
         if os.environ.get("AZURE_KUBERNETES_TOKEN_PROXY") or enable_azure_proxy:

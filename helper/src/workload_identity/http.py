@@ -48,6 +48,8 @@ else:
 
 LARGEST_ANSWER = 1 << 20
 """Bytes; a token is a few thousand."""
+_LONGEST = 86_400.0
+"""Seconds; a socket takes no infinite timeout."""
 _MOST_CONTEXTS = 8
 _contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
 
@@ -100,8 +102,8 @@ def extensions(proxy: TokenProxy | None) -> dict[str, str]:
 
 def timeouts(options: Options, left: float) -> httpx.Timeout:
     """Return a request's timeouts when so many seconds are left for it."""
-    silence = min(options.read_timeout, left)
-    return httpx.Timeout(silence, connect=min(options.connection_timeout, left))
+    silence = min(options.read_timeout, left, _LONGEST)
+    return httpx.Timeout(silence, connect=min(options.connection_timeout, left, _LONGEST))
 
 
 def trust(options: Options) -> ssl.SSLContext:
@@ -115,8 +117,8 @@ def trust(options: Options) -> ssl.SSLContext:
     key = (options.connection_verify is False, options.use_env_settings, stamps)
     context = _contexts.get(key)
     if context is None:
-        while len(_contexts) >= _MOST_CONTEXTS:
-            _contexts.pop(next(iter(_contexts)), None)
+        if len(_contexts) >= _MOST_CONTEXTS:
+            _contexts.clear()
         context = _contexts[key] = _context(options, places)
     return context
 
