@@ -7,7 +7,7 @@ RUN := $(UV) run --locked --quiet
 KIT := $(RUN) python -m testkit
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo stop cluster test check format manifests clean
+.PHONY: help setup demo stop cluster test bench check format manifests clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ cluster: $(UV) ## Keep a control plane running until Ctrl-C and print its KUBECO
 test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).binaries
 	$(RUN) pytest $(ARGS)
+
+bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute)
+	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick)
 
 check: $(UV) ## Lint, types, layers
 	$(RUN) ruff check .

@@ -1,0 +1,77 @@
+"""Each part measured as briefly as can be: it works, and every figure has a value for each round."""
+
+from dataclasses import replace
+
+import pytest
+
+from testkit.bench import peer, tokens, wiring
+from testkit.bench.load import Order, load
+from testkit.bench.measuring import Effort, Part
+from testkit.control_plane import ControlPlane
+from testkit.processes import ProcessFailed
+
+EFFORT = Effort(
+    rounds=1, seconds=0.2, connections=(1, 2), accounts=(20,), starts=1, settled=0, processes=1, calls=10
+)
+
+
+def nothing() -> None:
+    """Show no progress."""
+
+
+def values(part: Part, name: str) -> dict[str, int]:
+    """Return how many values a figure has of whom."""
+    (figure,) = (figure for figure in part.figures if figure.name == name)
+    return {who: len(rounds) for who, rounds in figure.rounds.items()}
+
+
+@pytest.mark.cluster
+def test_wiring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reviews, pods and starts; with the peer where PEER_WEBHOOK names it."""
+    binary = peer.named()
+    webhooks = ["ours"] if binary is None else ["ours", "peer"]
+    monkeypatch.setattr(wiring, "ANNOTATED", 2)
+    with ControlPlane() as plane:
+        with wiring.staged(plane, binary) as stage:
+            reviews = wiring.reviews(stage, EFFORT, nothing)
+            pods = wiring.creations(stage, EFFORT, nothing)
+            target = stage.webhooks["ours"]
+            order = Order(target.port, target.ca, "/mutate-v1-pod", ["{}"], expected='"patch":')
+            with pytest.raises(ProcessFailed, match="WrongAnswer: wanted 2xx"):
+                load(order)
+        starts = wiring.starts(plane, binary, EFFORT, nothing)
+        created = plane.get("serviceaccounts", "--namespace=bench-accounts")["items"]
+
+    assert values(reviews, "CPU per review, 2 at once") == dict.fromkeys(webhooks, 1)
+    assert values(pods, "added p50, 2 at once") == dict.fromkeys(webhooks, 1)
+    assert values(pods, "latency p99, 1 at once") == dict.fromkeys(["no webhook", *webhooks], 1)
+    assert values(starts, "20 accounts: pod wired after") == dict.fromkeys(webhooks, 1)
+    assert ("peer" in reviews.missing) is (binary is None)
+    annotated = [account for account in created if account["metadata"].get("annotations")]
+    assert (len(created), len(annotated)) == (21, 10)  # with the namespace's own
+
+
+def test_tokens() -> None:
+    """Every program of both libraries runs; however many ask, ours makes one request."""
+    part = tokens.tokens(EFFORT, nothing)
+
+    counted = {figure.name: figure.rounds for figure in part.figures if figure.unit == ""}
+    assert {name: rounds["ours"] for name, rounds in counted.items()} == {
+        "requests of 100 threads": [1],
+        "requests of 100 tasks": [1],
+        "requests of 20 instances": [1],
+    }
+    assert all(set(figure.rounds) >= {"ours", "azure-identity"} for figure in part.figures)
+
+
+def test_a_program_that_fails_is_no_measurement() -> None:
+    """Its own words are in the message."""
+    with tokens.wired() as inside, pytest.raises(ProcessFailed, match="that is why"):
+        tokens.run("raise SystemExit('that is why')", inside.environ)
+
+
+def test_more_rounds_give_more_values() -> None:
+    """Of each a value for each round."""
+    part = tokens.tokens(replace(EFFORT, processes=2), nothing)
+
+    assert values(part, "import: CPU") == {"ours": 2, "azure-identity": 2, "bare Python": 2}

@@ -1,0 +1,128 @@
+"""`make bench`: measure the parts beside what they replace; print tables, write a page with pictures.
+
+PEER_WEBHOOK names the binary of the peer's webhook; without it, its columns stay empty.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import click
+
+from testkit.bench import peer, report
+from testkit.bench.measuring import Effort, Part
+from testkit.bench.tokens import CALLS, MODULES, REQUESTS, WHOLE, tokens
+from testkit.bench.wiring import creations, reviews, staged, starts
+from testkit.binaries import provide
+from testkit.console import StepFailed, console, long_step, step
+from testkit.control_plane import ControlPlane
+
+ROOT: Final = Path(__file__).parents[5]
+KEPT: Final = ROOT / "docs" / "benchmarks"
+QUICK: Final = ROOT / ".run" / "benchmarks"
+"""Where a quick run writes: what the repository keeps comes from a whole one."""
+FULL_EFFORT: Final = Effort()
+QUICK_EFFORT: Final = Effort(
+    rounds=2, seconds=0.7, accounts=(1_000,), starts=1, settled=4.0, processes=4, calls=5_000
+)
+WIDTH: Final = 100
+"""Columns of the tables where they go to a file."""
+PROGRAM: Final = 0.45
+"""Seconds that a program of `tokens` takes, about."""
+START: Final = 2.5
+"""Seconds that an operator takes to start and end, about."""
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="A minute instead of some five; noisier.")
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=f"Where page, pictures and raw numbers are written; by default {KEPT.relative_to(ROOT)}, and "
+    f"{QUICK.relative_to(ROOT)} when quick.",
+)
+def main(*, quick: bool, into: Path | None) -> None:
+    """Measure side by side, in turns, on this machine."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if find_spec("matplotlib") is None:
+        sys.exit("matplotlib draws the pictures: run `make bench`, or `uv sync --group bench` first.")
+    folder = into or (QUICK if quick else KEPT)
+    machine = report.this_machine()
+    console.print(f"On {machine.sentence()}.")
+    if peer.named() is None:
+        console.print(f"The peer's webhook: not measured, {peer.VARIABLE} is not set.")
+    try:
+        provide()
+        parts = measured(QUICK_EFFORT if quick else FULL_EFFORT, peer.named())
+    except StepFailed:
+        sys.exit(1)
+    except RuntimeError as failure:  # what ours are: they speak in sentences
+        sys.exit(str(failure))
+    with step("Write page, pictures and raw numbers") as taken:
+        kept(parts, machine, folder)
+        taken.detail = str(folder)
+    for part in parts:
+        console.print()
+        console.print(report.terminal(part), width=None if console.is_terminal else WIDTH)
+        for note in part.notes:
+            console.print(note, style="dim")
+    console.print()
+    console.print(report.NOISE, style="dim")
+
+
+def measured(effort: Effort, binary: Path | None) -> list[Part]:
+    """Measure everything, and show how far it is.
+
+    Args:
+        effort: How much.
+        binary: The peer's webhook; None: without it.
+
+    Raises:
+        StepFailed: Something did not work; its reason was shown.
+    """
+    webhooks = 1 if binary is None else 2
+    turns = effort.rounds * len(effort.connections)
+    turn = effort.seconds + 0.2
+    started = effort.starts * webhooks * len(effort.accounts)
+    programs = len(MODULES) * (
+        len(WHOLE) * (effort.processes + 1) * 1.1
+        + len(CALLS) * min(effort.processes, 3) * 2
+        + len(REQUESTS) * 4
+    )
+    with ExitStack() as planes:
+        with step("Start etcd and kube-apiserver"):
+            plane = planes.enter_context(ControlPlane())
+        with ExitStack() as webhooks_up:
+            with step("Install the chart, start the operator" + (", start the peer" if binary else "")):
+                stage = webhooks_up.enter_context(staged(plane, binary))
+            parts = [
+                _shown("Reviews", turns * webhooks * turn, lambda tick: reviews(stage, effort, tick)),
+                _shown("Pods", turns * (webhooks + 1) * turn, lambda tick: creations(stage, effort, tick)),
+            ]
+        expected = started * (effort.settled + START) + effort.accounts[-1] / 800
+        parts.append(_shown("Starts", expected, lambda tick: starts(plane, binary, effort, tick)))
+    return [*parts, _shown("Tokens", programs * PROGRAM, lambda tick: tokens(effort, tick))]
+
+
+def _shown(title: str, expected: float, measure: Callable[[Callable[[], None]], Part]) -> Part:
+    # Both show something that lives on a terminal, where there is room for one at a time.
+    with long_step(f"Measure: {title.lower()}", expected) as tick:
+        part = measure(tick)
+    console.print(f"[green]✓[/] {part.title}")
+    return part
+
+
+def kept(parts: list[Part], machine: report.Machine, folder: Path) -> None:
+    """Write everything into a folder."""
+    from testkit.bench.pictures import drawn  # matplotlib is not everyone's
+
+    folder.mkdir(parents=True, exist_ok=True)
+    report.written(folder, parts, machine, {part.name: drawn(part, folder) for part in parts})
+
+
+if __name__ == "__main__":
+    main()
