@@ -50,7 +50,7 @@ def test_column_of_a_peer_that_is_not_there_says_so() -> None:
 )
 def test_numbers_show_three_digits(value: float, told: str) -> None:
     """Never a power of ten."""
-    assert number(value) == told
+    assert number(value, "ms") == told
 
 
 def test_page_names_the_machine_and_shows_table_and_picture(tmp_path: Path) -> None:

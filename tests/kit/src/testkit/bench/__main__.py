@@ -65,13 +65,15 @@ def main(*, quick: bool, into: Path | None) -> None:
     with step("Write page, pictures and raw numbers") as taken:
         kept(parts, machine, folder)
         taken.detail = str(folder)
+    if not console.is_terminal:
+        console.width = WIDTH
     for part in parts:
         console.print()
-        console.print(report.terminal(part), width=None if console.is_terminal else WIDTH)
+        console.print(report.terminal(part))
         for note in part.notes:
             console.print(note, style="dim")
     console.print()
-    console.print(report.NOISE, style="dim")
+    console.print(f"{report.NOISE} {report.PEER}", style="dim")
 
 
 def measured(effort: Effort, binary: Path | None) -> list[Part]:

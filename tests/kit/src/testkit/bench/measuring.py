@@ -31,7 +31,7 @@ class Effort:
         calls: Of get_token, when a token is held.
     """
 
-    rounds: int = 5
+    rounds: int = 8
     seconds: float = 1.5
     connections: tuple[int, ...] = (1, 8)
     accounts: tuple[int, ...] = (1_000, 10_000)

@@ -47,7 +47,7 @@ def _draw(panel: Axes, figure: Figure, colours: dict[str, str]) -> None:
         values, median = figure.rounds[who], figure.median(who) or 0.0
         panel.barh(place, median, color=colour)
         panel.plot([min(values), max(values)], [place, place], color="black", linewidth=0.8)
-        told = f" {number(median)}"
+        told = f" {number(median, figure.unit)}"
         panel.annotate(told, (max(*values, 0.0), place), verticalalignment="center")
     panel.set_title(f"{figure.name}, {figure.unit}" if figure.unit else figure.name, loc="left")
     panel.set_xlim(min(0.0, *(min(figure.rounds[who]) for who in colours)), most * 1.25 or 1.0)

@@ -17,10 +17,12 @@ from testkit.binaries import KUBERNETES
 
 NOISE: Final = (
     "Whoever is compared takes turns, in one run. A value is the median over the rounds, a ratio the median "
-    "of the rounds' own ratios; behind it stand the least and the most of one round: how noisy it was. CPU is "
-    "what the kernel counted for a process and depends little on what else the machine did meanwhile; "
-    "latencies, p99 most of all, do depend on it: read them side by side only. All traffic is on loopback."
+    "of the rounds' own ratios; behind it stand the least and the most of one round: how noisy it was. CPU "
+    "is what the kernel counted for a process and depends little on what else the machine did meanwhile. "
+    "Latencies do, p99 most of all: read them side by side only. All traffic is on loopback."
 )
+
+PEER: Final = "The peer is the webhook of Azure/azure-workload-identity."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def _processor() -> str:
 def heads(part: Part) -> list[str]:
     """Return the heads of a part's columns."""
     who = [f"{who} ({part.missing[who]})" if who in part.missing else who for who in part.who]
-    return ["", *who, "ratio (of one round)"]
+    return ["", *who, "ratio (rounds)"]
 
 
 def rows(part: Part) -> Iterator[Sequence[str]]:
@@ -88,9 +90,7 @@ def rows(part: Part) -> Iterator[Sequence[str]]:
 
 def _value(figure: Figure, who: str) -> str:
     value = figure.median(who)
-    if value is None:
-        return "-"
-    return f"{number(value)} {figure.unit}" if figure.unit else f"{value:g}"
+    return "-" if value is None else f"{number(value, figure.unit)} {figure.unit}".strip()
 
 
 def _ratio(ratio: Ratio | None) -> str:
@@ -101,8 +101,10 @@ def _ratio(ratio: Ratio | None) -> str:
     return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
 
 
-def number(value: float) -> str:
-    """Return a number with three digits that matter, never as a power of ten: "0.0123", "1.23", "10500"."""
+def number(value: float, unit: str) -> str:
+    """Return a number with three digits that matter, "0.0123", "1.23", "10500"; a count (no unit) as it is."""
+    if not unit:
+        return f"{value:g}"
     for bound, digits in ((100, 0), (10, 1), (1, 2), (0.1, 3)):
         if abs(value) >= bound:
             return f"{value:.{digits}f}"
@@ -122,7 +124,7 @@ def terminal(part: Part) -> Table:
 def markdown(parts: Sequence[Part], machine: Machine, pictures: Mapping[str, str]) -> str:
     """Return the page: `pictures` are the files of pictures, by the names of their parts."""
     lines = ["# What it costs", "", "Made by `make bench`; raw numbers in [results.json](results.json).", ""]
-    lines += [f"Measured on {machine.sentence()}.", "", NOISE, ""]
+    lines += [f"Measured on {machine.sentence()}.", "", f"{NOISE} {PEER}", ""]
     for part in parts:
         first, second = part.compared
         lines += [f"## {part.title}", ""]

@@ -313,7 +313,7 @@ def _pod(account: str = "billing") -> dict[str, Any]:
 
 
 def _review(namespace: Namespace, account: str) -> dict[str, Any]:
-    """Return the review that the API server would send of a pod, in a namespace of which no webhook is told."""
+    """Return the review that the API server would send of a pod; no webhook may be called for the namespace."""
     kind = {"group": "", "version": "v1", "kind": "Pod"}
     resource = {"group": "", "version": "v1", "resource": "pods"}
     request = {
@@ -350,9 +350,7 @@ def _peer_configuration(ca: str) -> dict[str, Any]:
         "sideEffects": "None",
         "namespaceSelector": {"matchLabels": {SELECTED_BY: PEER}},
         "objectSelector": {"matchLabels": {"azure.workload.identity/use": "true"}},
-        "rules": [
-            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-        ],
+        "rules": [rule],
     }
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
