@@ -102,7 +102,7 @@ def _ratio(ratio: Ratio | None) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """Return a number with three digits that matter, "0.0123", "1.23", "10500"; a count (no unit) as it is."""
+    """Return a number with three digits that matter, "0.0123", "10500"; a count (no unit) as it is."""
     if not unit:
         return f"{value:g}"
     for bound, digits in ((100, 0), (10, 1), (1, 2), (0.1, 3)):

@@ -313,7 +313,7 @@ def _pod(account: str = "billing") -> dict[str, Any]:
 
 
 def _review(namespace: Namespace, account: str) -> dict[str, Any]:
-    """Return the review that the API server would send of a pod; no webhook may be called for the namespace."""
+    """Return the review that the API server would send; no webhook may be called for the namespace."""
     kind = {"group": "", "version": "v1", "kind": "Pod"}
     resource = {"group": "", "version": "v1", "resource": "pods"}
     request = {
