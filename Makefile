@@ -17,13 +17,13 @@ setup: $(UV) ## Install what the project needs into .venv, build the control pla
 	$(KIT).binaries
 
 demo: $(UV) ## The whole way, from an annotated ServiceAccount to an access token (KEEP=1: leave it running)
-	$(KIT).demo $(if $(KEEP),--keep)
+	@$(KIT).demo $(if $(KEEP),--keep)
 
 stop: $(UV) ## End what `make demo KEEP=1` left running
-	$(KIT).demo --stop
+	@$(KIT).demo --stop
 
 cluster: $(UV) ## Keep a control plane running until Ctrl-C and print its KUBECONFIG
-	$(KIT).cluster
+	@$(KIT).cluster
 
 test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).binaries
@@ -47,4 +47,4 @@ clean: ## Remove the environment and what tools left (not the cached binaries)
 
 .tools/uv/bin/uv:
 	@echo "uv is not on the PATH: fetching uv $(UV_VERSION) into .tools/"
-	@python3 -m pip install --quiet --disable-pip-version-check --target .tools/uv uv==$(UV_VERSION)
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools/uv uv==$(UV_VERSION)

@@ -77,6 +77,13 @@ def test_no_other_authority_vouches(tmp_path: Path) -> None:
         handshake(certificate, SERVICE, other.authority, tmp_path)
 
 
+def test_names_beyond_ascii() -> None:
+    """A host of a URL may be written beyond ASCII; the certificate has the form that callers ask for."""
+    certificate = issue(["bücher.example"], NOW)
+
+    assert fault_of(certificate, ["bücher.example", "xn--bcher-kva.example"], NOW) is None
+
+
 def test_what_the_certificates_say() -> None:
     """The authority may only sign, the leaf may only serve; common names fit their 64 characters."""
     authority = x509.load_pem_x509_certificate(CERTIFICATE.authority)
@@ -88,6 +95,13 @@ def test_what_the_certificates_say() -> None:
     assert said(authority, x509.BasicConstraints) == x509.BasicConstraints(ca=True, path_length=0)
     assert said(leaf, x509.BasicConstraints) == x509.BasicConstraints(ca=False, path_length=None)
     assert said(leaf, x509.ExtendedKeyUsage) == x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    usages = {}
+    for who, certificate in (("authority", authority), ("leaf", leaf)):
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
+        assert usage.critical
+        assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).critical
+        usages[who] = (usage.value.key_cert_sign, usage.value.crl_sign, usage.value.digital_signature)
+    assert usages == {"authority": (True, True, False), "leaf": (False, False, True)}
     for certificate in (authority, leaf):
         (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         assert len(str(name.value)) <= 64

@@ -311,6 +311,8 @@ FAULTS = {
         ['AZURE_ENVIRONMENT: "Azure"', "AzurePublicCloud", "AzureStackCloud"],
     ),
     "cloud blank": (Flags(), ENVIRON | {"AZURE_ENVIRONMENT": " AzureCloud"}, ['" AzureCloud"']),
+    "audience with newline": (Flags(audience="api://a\n"), ENVIRON, ['--audience: "api://a\\n"']),
+    "audience of odd bytes": (Flags(audience="api://\udcff"), ENVIRON, ['--audience: "api://\\udcff"']),
     "namespace empty": (Flags(), ENVIRON | {"POD_NAMESPACE": ""}, ['POD_NAMESPACE: ""']),
     "namespace path": (Flags(), ENVIRON | {"POD_NAMESPACE": "../a"}, ['POD_NAMESPACE: "../a"']),
     "TLS version": (Flags(tls_min_version="1.4"), ENVIRON, ['--tls-min-version: "1.4"', '"1.2", "1.3"']),

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from workload_identity.cache import Held
 from workload_identity.clock import Instant
-from workload_identity.entra import Refusal, judged
+from workload_identity.entra import judged
 from workload_identity.errors import FailedResponse
+from workload_identity.refusals import Refusal
 from workload_identity.steps import Response
 
 Answer = Callable[..., Response]
@@ -159,10 +160,10 @@ def test_retryable_by_status(status: int, retryable: bool) -> None:
         (b'"text"', "a JSON string"),
         (b"7", "a JSON number"),
         (b"true", "a JSON boolean"),
-        (b"{}", "without a usable one"),
-        (b'{"access_token": ""}', "without a usable one"),
-        (b'{"access_token": 7, "expires_in": 1}', "without a usable one"),
-        (b'{"access_token": "a\\nb", "expires_in": 1}', "without a usable one"),
+        (b"{}", "found none that is usable"),
+        (b'{"access_token": ""}', "found none that is usable"),
+        (b'{"access_token": 7, "expires_in": 1}', "found none that is usable"),
+        (b'{"access_token": "a\\nb", "expires_in": 1}', "found none that is usable"),
         (b'{"access_token": "planted-secret"}', "found neither"),
         (b'{"access_token": "planted-secret", "expires_in": "soon"}', "a number of seconds was wanted"),
         (b'{"access_token": "planted-secret", "expires_in": true}', "a number of seconds was wanted"),

@@ -54,7 +54,7 @@ def test_federation_errors_show_what_the_token_has(code: int) -> None:
     ],
 )
 def test_the_member_that_differs_is_named_first(code: int, member: str, value: str) -> None:
-    """The first words say which of the three differs, what the token has, and whose registrations those are."""
+    """The first words say which of the three differs, what the token has and who lacks it."""
     words = told(code)
 
     assert words.startswith(f"The {member} differs: the pod's token has {value!r}")
@@ -64,9 +64,7 @@ def test_the_member_that_differs_is_named_first(code: int, member: str, value: s
 
 def test_registered_value_is_shown_where_entra_tells_it() -> None:
     """Both values stand side by side then."""
-    words = told(
-        700213, description="... subject 'a'. The registered subject is 'system:serviceaccount:shop:Cart'."
-    )
+    words = told(700213, "... subject 'a'. The registered subject is 'system:serviceaccount:shop:Cart'.")
 
     assert "registered is 'system:serviceaccount:shop:Cart'" in words
 

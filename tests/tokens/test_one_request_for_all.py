@@ -18,6 +18,7 @@ class Loop:
         self.running = running
 
     def is_running(self) -> bool:
+        """Tell as an event loop does."""
         return self.running
 
 

@@ -94,7 +94,13 @@ def test_keywords_without_effect_are_taken() -> None:
     """What they ask for is so anyway."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        WorkloadIdentityCredential(**OWN, logging_enable=True, disable_instance_discovery=True)
+        WorkloadIdentityCredential(
+            tenant_id="a-tenant",
+            client_id="a-client",
+            token_file_path="/no/file",
+            logging_enable=True,
+            disable_instance_discovery=True,
+        )
 
 
 def test_type_checkers_know_every_option() -> None:

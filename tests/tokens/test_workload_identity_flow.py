@@ -110,7 +110,7 @@ def test_unreadable_file_is_told_apart(stage: Stage) -> None:
     """Where permission lacks, the hint is about the container's user."""
     stage.files = [PermissionError(13, "Permission denied")]
 
-    with pytest.raises(CredentialUnavailableError, match="Permission denied.*runAsUser"):
+    with pytest.raises(CredentialUnavailableError, match=r"Permission denied.*runAsUser"):
         stage.play(workload_identity(WISH, OPTIONS))
 
 

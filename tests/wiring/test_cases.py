@@ -4,6 +4,7 @@
     pod           as the API server sends it
     account       annotations of its ServiceAccount; null when there is no such one
     settings      environment variables and flags other than the usual ones
+    kubernetes    version of the API server, where the usual one would not show it
     wired         the pod afterwards
     refused       instead of `wired`: texts that the refusal holds
     warnings      texts, one for each warning in its order; none when left out
@@ -26,10 +27,12 @@ from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.admission import admit
 from workload_identity_operator.reviews import LONGEST_WARNING, V1, read_review
 from workload_identity_operator.settings import Flags, Settings, read_settings
+from workload_identity_operator.sidecar import runs_native_sidecars
 
 Json = dict[str, Any]
 
 FOLDER = Path(__file__).parent / "cases"
+USUAL_KUBERNETES = "v1.36.3"
 ENVIRONMENT = {"AZURE_TENANT_ID": "22222222-2222-2222-2222-222222222222"}
 
 
@@ -37,7 +40,7 @@ def read_case(path: Path) -> Json:
     """Return a case with no two parts shared: a patch to one must not reach another by an alias."""
     case: Json = json.loads(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
     outcome = {"wired"} if "wired" in case else {"refused"}
-    optional = {"settings", "warnings"}
+    optional = {"settings", "kubernetes", "warnings"}
     assert case.keys() - optional == {"description", "pod", "account"} | outcome, path
     return case
 
@@ -72,7 +75,8 @@ async def response_to(pod: Json, case: Json) -> Json:
         account: Mapping[str, str] | None = case["account"]
         return account
 
-    answer = await admit(review, Accounts(fetch), settings_of(case))
+    native = runs_native_sidecars(case.get("kubernetes", USUAL_KUBERNETES))
+    answer = await admit(review, Accounts(fetch), settings_of(case), native_sidecars=native)
     response: Json = json.loads(answer.body)["response"]
     return response
 
@@ -115,15 +119,15 @@ async def test_wired_pod_is_left_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", WIRED)
 async def test_patch_touches_nothing_of_the_authors(name: str) -> None:
-    """Operations add, or replace an entry of a reserved name or a null; nothing is ever removed."""
+    """Operations add or insert, or replace an entry of a reserved name or a null; nothing is ever removed."""
     case = CASES[name]
     pod = case["pod"]
 
     for operation in operations_in(await response_to(pod, case)):
         if operation["op"] == "add":
-            assert operation["path"].endswith("/-") or not jsonpatch.JsonPointer(operation["path"]).get(
-                pod, None
-            )
+            parent = jsonpatch.JsonPointer(operation["path"].rpartition("/")[0]).get(pod)
+            there = jsonpatch.JsonPointer(operation["path"]).get(pod, None)
+            assert isinstance(parent, list) or there is None
         else:
             assert operation["op"] == "replace"
             entry = jsonpatch.JsonPointer(operation["path"].removesuffix("/projected/sources")).get(pod)

@@ -15,6 +15,7 @@ a list that the author left out can be absent or null.
 {{- define "workload-identity-operator.unwired" -}}
 {{- $facts := include "workload-identity-operator.facts" . | fromYaml -}}
 object.spec.containers == null ||
+object.metadata.?annotations[?"{{ $facts.prefix }}inject-proxy-sidecar"].hasValue() ||
 !object.spec.?volumes.orValue([]).exists(v,
   v.name.startsWith("{{ $facts.volumePrefix }}") && has(v.projected) && v.projected.sources != null &&
   v.projected.sources.exists(s, s.?serviceAccountToken.?path.orValue("") == "{{ $facts.tokenPath }}")) ||

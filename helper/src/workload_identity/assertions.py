@@ -23,9 +23,8 @@ _PARTS = 3
 _DAMAGED_READS = 5
 """How often a file is read that is being written just now."""
 _HINT = (
-    'The Workload Identity Operator mounts it into pods with the label azure.workload.identity/use: "true" or'
-    " whose ServiceAccount has the annotation azure.workload.identity/client-id; a pod that was created"
-    " before that, or while the operator was not there, must be created again."
+    "The Workload Identity Operator mounts it when a pod is created: this one may lack the label"
+    ' azure.workload.identity/use: "true", or was created while the operator was not there; create it again.'
 )
 
 

@@ -11,7 +11,7 @@ from workload_identity.authority import AzureAuthorityHosts, normal_authority, t
 from workload_identity.cache import OVER, SHARED, TokenCache
 from workload_identity.clock import SYSTEM
 from workload_identity.errors import ClientAuthenticationError
-from workload_identity.options import Options, options_of
+from workload_identity.options import Identical, Options, options_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ class Credential:
         scopes = named_scopes(asked)
         tenant = self._tenant(tenant_id or None)
         declared = declared_claims(claims or None, cae=enable_cae)
-        identity = (*self._identity(), tenant.lower(), enable_cae)
+        # Who answers through another transport may be somebody else.
+        identity = (*self._identity(), tenant.lower(), enable_cae, Identical(self._options.transport))
         now = self._clock.now()
         slot = self._cache.slot(identity, frozenset(scopes), now)
         wide = None

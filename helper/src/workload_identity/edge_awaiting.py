@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once
@@ -52,6 +53,7 @@ class Performer:
         if left <= 0:
             raise http.too_late(self._options)
         body = bytearray()
+        before = sys.exception()
         try:
             async with (
                 asyncio.timeout(left),
@@ -76,7 +78,7 @@ class Performer:
         except TimeoutError as failure:
             raise http.too_late(self._options) from failure
         except Exception as failure:
-            raise http.unreachable(failure, self._options) from failure
+            raise http.unreachable(failure, self._options, before) from failure
 
     def _connect(self) -> httpx.AsyncClient:
         from workload_identity import http  # noqa: PLC0415 - imports httpx

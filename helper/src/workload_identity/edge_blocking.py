@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -52,6 +53,7 @@ class Performer:
         if left <= 0:
             raise http.too_late(self._options)
         body = bytearray()
+        before = sys.exception()
         try:
             with self._connect().stream(
                 "POST",
@@ -73,7 +75,7 @@ class Performer:
         except Unreachable:
             raise
         except Exception as failure:
-            raise http.unreachable(failure, self._options) from failure
+            raise http.unreachable(failure, self._options, before) from failure
 
     def _connect(self) -> httpx.Client:
         from workload_identity import http  # noqa: PLC0415 - imports httpx

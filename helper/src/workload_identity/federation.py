@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workload_identity.assertions import claims_of, pod_token
-from workload_identity.cures import Case, cure
-from workload_identity.entra import Refusal, assertion_grant, judged, token_request, token_url
+from workload_identity.cache import Held
+from workload_identity.entra import assertion_grant, judged, token_request, token_url
 from workload_identity.errors import ClientAuthenticationError
 from workload_identity.retry import persistently
 from workload_identity.steps import Wait, now
 
 if TYPE_CHECKING:
-    from workload_identity.cache import Held
     from workload_identity.options import Options
+    from workload_identity.refusals import Refusal
     from workload_identity.steps import Flow
 
 _LONGEST_PAUSE = 60
@@ -75,7 +75,7 @@ def workload_identity(wish: Wish, options: Options, *, background: bool = False)
         )
         response = yield from persistently(request, options, longest_pause=longest_pause)
         answer = judged(response, assertion)
-        if not isinstance(answer, Refusal):
+        if isinstance(answer, Held):
             return answer
         if not reread and _may_be_stale(answer):
             reread = True
@@ -95,6 +95,8 @@ def workload_identity(wish: Wish, options: Options, *, background: bool = False)
 
 def refused(answer: Refusal, wish: Wish, assertion: str, epoch: float) -> ClientAuthenticationError:
     """Return the error for an answer: what Entra said, what it means here, what to change."""
+    from workload_identity.cures import Case, cure  # noqa: PLC0415 - hardly ever
+
     case = Case(
         client_id=wish.client_id,
         tenant_id=wish.tenant_id,

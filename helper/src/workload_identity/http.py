@@ -192,9 +192,15 @@ def too_late(options: Options) -> Unreachable:
     return Unreachable("read", f"no whole answer within the {options.timeout:g} s that a call may take")
 
 
-def unreachable(failure: Exception, options: Options) -> Unreachable:
-    """Return an HTTP client's failure in the flows' terms, with the innermost cause that says something."""
-    causes = _causes(failure)
+def unreachable(failure: Exception, options: Options, before: BaseException | None) -> Unreachable:
+    """Return an HTTP client's failure in the flows' terms, with the innermost cause that says something.
+
+    Args:
+        failure: What the client raised.
+        options: How the request was sent.
+        before: What our caller was handling when the request began: no cause of this.
+    """
+    causes = _causes(failure, before)
     words = _words(causes)
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return Unreachable("trust", f"its certificate is not trusted: {words}")
@@ -212,17 +218,19 @@ def unreachable(failure: Exception, options: Options) -> Unreachable:
         case httpx.RequestError():
             kind, words = "read", f"the exchange broke off: {words}"
         case _:
-            kind = "fault"
+            kind, words = "fault", _words(causes[:1])
     return Unreachable(kind, words)
 
 
-def _causes(failure: BaseException) -> list[BaseException]:
-    """Return a failure and what caused it, the innermost last; what merely came before it does not count."""
+def _causes(failure: BaseException, before: BaseException | None) -> list[BaseException]:
+    """Return a failure and what caused it, the innermost last."""
     causes = []
     cause: BaseException | None = failure
-    while cause is not None:
+    while cause is not None and cause is not before:
         causes.append(cause)
-        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__
+        # httpcore raises "from None" what it has translated: the context has the system's own error then.
+        group = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
+        cause = group or cause.__cause__ or cause.__context__
     return causes
 
 

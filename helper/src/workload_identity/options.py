@@ -114,10 +114,29 @@ class Options:
                 setattr(self, name, _checked(name, value))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Options) and self.__dict__ == other.__dict__
+        return isinstance(other, Options) and self._said() == other._said()
 
     def __hash__(self) -> int:
-        return hash(tuple((name, _hash(value)) for name, value in sorted(self.__dict__.items())))
+        return hash(self._said())
+
+    def _said(self) -> tuple[object, ...]:
+        rest = sorted((name, value) for name, value in self.__dict__.items() if name != "transport")
+        return (Identical(self.transport), *rest)
+
+
+class Identical:
+    """Makes anything a key: equal to itself alone."""
+
+    __slots__ = ("_thing",)
+
+    def __init__(self, thing: object) -> None:
+        self._thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identical) and self._thing is other._thing
+
+    def __hash__(self) -> int:
+        return id(self._thing)
 
 
 def options_of(given: Mapping[str, Any], known: Iterable[str]) -> Options:
@@ -145,13 +164,6 @@ def _warn(name: str, known: Iterable[str]) -> None:
         reason = f"did you mean {near[0]!r}?" if near else "it has no effect"
     # Behind this function, `options_of` and the constructor.
     warnings.warn(f"unknown option {name!r}: {reason}", UserWarning, stacklevel=4)
-
-
-def _hash(value: object) -> int:
-    try:
-        return hash(value)
-    except TypeError:  # a transport of the caller's may be anything
-        return id(value)
 
 
 def _checked(name: str, value: Any) -> Any:

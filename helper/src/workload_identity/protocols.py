@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from workload_identity.tokens import AccessToken, AccessTokenInfo
+    # What others give will do as well: the tokens of azure-core, where it is installed.
+    from azure.core.credentials import AccessToken as TokenLike
+    from azure.core.credentials import AccessTokenInfo as InfoLike
 
 
 class TokenRequestOptions(TypedDict, total=False):
@@ -39,7 +41,7 @@ class TokenCredential(Protocol):
         tenant_id: str | None = None,
         enable_cae: bool = False,
         **kwargs: Any,
-    ) -> AccessToken:
+    ) -> TokenLike:
         """Return a token for the scopes."""
         ...
 
@@ -48,7 +50,7 @@ class TokenCredential(Protocol):
 class SupportsTokenInfo(Protocol):
     """Gives tokens and says when to ask again; a context manager."""
 
-    def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
+    def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> InfoLike:
         """Return a token for the scopes."""
         ...
 
@@ -76,7 +78,7 @@ class AsyncTokenCredential(Protocol):
         tenant_id: str | None = None,
         enable_cae: bool = False,
         **kwargs: Any,
-    ) -> AccessToken:
+    ) -> TokenLike:
         """Return a token for the scopes."""
         ...
 
@@ -97,9 +99,7 @@ class AsyncTokenCredential(Protocol):
 class AsyncSupportsTokenInfo(Protocol):
     """Gives tokens to who awaits and says when to ask again; an asynchronous context manager."""
 
-    async def get_token_info(
-        self, *scopes: str, options: TokenRequestOptions | None = None
-    ) -> AccessTokenInfo:
+    async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> InfoLike:
         """Return a token for the scopes."""
         ...
 

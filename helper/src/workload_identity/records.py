@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from workload_identity.assertions import claims_of
-from workload_identity.redaction import redacted
 
 if TYPE_CHECKING:
     from workload_identity.cache import Held
@@ -22,13 +21,13 @@ def given(order: Order, held: Held, seconds: float) -> None:
     logger.info("%s: got a token in %.0f ms, good until %s", order.label, seconds * 1000, until)
     if logger.isEnabledFor(logging.DEBUG):
         claims = claims_of(held.token.token)
-        whose = {name: redacted(str(claims[name])) for name in ("appid", "tid", "oid") if name in claims}
+        whose = {name: str(claims[name])[:100] for name in ("appid", "tid", "oid") if name in claims}
         logger.debug("%s: the token's claims: %s", order.label, whose or "not readable")
 
 
 def refused(order: Order, failure: BaseException) -> None:
     """Log that a caller got no token."""
-    logger.warning("%s: %s", order.label, redacted(str(failure)))
+    logger.warning("%s: %s", order.label, _words(failure))
 
 
 def not_renewed(order: Order, failure: BaseException) -> None:
@@ -36,8 +35,14 @@ def not_renewed(order: Order, failure: BaseException) -> None:
     held = order.slot.held
     until = _time(held.info.expires_on) if held is not None else "its end"
     logger.warning(
-        "%s: not renewed yet, the token held is good until %s: %s", order.label, until, redacted(str(failure))
+        "%s: not renewed yet, the token held is good until %s: %s", order.label, until, _words(failure)
     )
+
+
+def _words(failure: BaseException) -> str:
+    from workload_identity.redaction import redacted  # noqa: PLC0415 - hardly ever
+
+    return redacted(str(failure))
 
 
 def _time(epoch: float) -> str:

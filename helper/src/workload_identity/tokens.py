@@ -13,17 +13,17 @@ from collections import namedtuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # Type checkers see subclasses of azure-core's classes, where it is installed; nothing is imported to run.
-    from azure.core.credentials import AccessToken as _Pair
-    from azure.core.credentials import AccessTokenInfo as _Info
+    from azure.core.credentials import AccessToken as TokenLike
+    from azure.core.credentials import AccessTokenInfo as InfoLike
 else:
     # `typing.NamedTuple` would be the most expensive import of this package.
-    _Pair = namedtuple("AccessToken", ("token", "expires_on"))  # noqa: PYI024
-    _Info = object
+    TokenLike = namedtuple("AccessToken", ("token", "expires_on"))  # noqa: PYI024
+    InfoLike = object
 
 MASK = "***"
 
 
-class AccessToken(_Pair):
+class AccessToken(TokenLike):
     """A token and its end: a tuple.
 
     Attributes:
@@ -37,7 +37,7 @@ class AccessToken(_Pair):
         return f"AccessToken(token='{MASK}', expires_on={self.expires_on})"
 
 
-class AccessTokenInfo(_Info):
+class AccessTokenInfo(InfoLike):
     """A token, its end, its type, and when it is time for another. Shared by all who ask, hence immutable.
 
     Attributes:

@@ -6,9 +6,11 @@ from typing import Final
 from workload_identity_operator import contract, reviews
 from workload_identity_operator.accounts import Accounts, Annotations
 from workload_identity_operator.errors import AccountLookupFailed, PodRefused, quoted
-from workload_identity_operator.identity import Defaults, identity_of
+from workload_identity_operator.identity import identity_of
 from workload_identity_operator.reviews import Review
+from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json, is_object_name, mapping, text, texts
+from workload_identity_operator.sidecar import sidecar_of
 from workload_identity_operator.wiring import wire
 
 _MIRROR_POD: Final = "a static pod cannot have an Azure identity: it may not project a token"
@@ -38,7 +40,7 @@ class Answer:
     account: str = ""
 
 
-async def admit(review: Review, accounts: Accounts, defaults: Defaults) -> Answer:
+async def admit(review: Review, accounts: Accounts, settings: Settings, *, native_sidecars: bool) -> Answer:
     """Answer one review. Never raises for what a review may hold."""
     if not _concerns_us(review):
         return Answer(reviews.allowed(review), "unchanged")
@@ -51,13 +53,17 @@ async def admit(review: Review, accounts: Accounts, defaults: Defaults) -> Answe
         shown = text(metadata, "name", "metadata") or text(metadata, "generateName", "metadata")
         if contract.MIRROR_POD in annotations:
             return Answer(reviews.allowed(review, warnings=[_MIRROR_POD]), "unchanged", "", shown)
-        account = text(mapping(pod.get("spec"), "spec"), "serviceAccountName", "spec") or "default"
+        spec = mapping(pod.get("spec"), "spec")
+        account = text(spec, "serviceAccountName", "spec") or "default"
         _check_name("spec.serviceAccountName", account)
         found = await _account(review.namespace, account, accounts)
         if found is None:
             reason = _NOT_FOUND.format(account, quoted(review.namespace))
             return Answer(reviews.denied(review, 400, reason), "missing", reason, shown, account)
-        wiring = wire(pod, identity_of(labels, annotations, found, defaults))
+        sidecar = sidecar_of(
+            annotations, spec, settings.proxy, settings.token_endpoint, native=native_sidecars
+        )
+        wiring = wire(pod, identity_of(labels, annotations, found, settings), sidecar)
     except PodRefused as refusal:
         reason = str(refusal)
         return Answer(reviews.denied(review, 400, reason), "refused", reason, shown, account)

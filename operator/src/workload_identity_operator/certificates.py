@@ -150,7 +150,8 @@ def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(name)
+        # What stands in a URL may be beyond ASCII; callers ask for its ASCII form.
+        return x509.DNSName(name if name.isascii() else name.encode("idna").decode("ascii"))
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

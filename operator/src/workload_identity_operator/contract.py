@@ -54,6 +54,19 @@ VOLUME_HASH_LENGTH: Final = 30
 POLICY_VOLUME: Final = VOLUME_PREFIX + "policy"
 """The volume's name where the API server's own policy wires the pod: CEL has no hash function."""
 
+# The proxy for programs that call the instance metadata service.
+PROXY_NAME: Final = "azwi-proxy"
+PROXY_INIT_NAME: Final = "azwi-proxy-init"
+ENV_PROXY_PORT: Final = "PROXY_PORT"
+"""Tells the init container's script where to send such calls."""
+DEFAULT_PROXY_PORT: Final = 8000
+PROXY_UID: Final = 1501
+"""User and group of the proxy's process; the init container's rules let this user's calls pass."""
+_PROXY_VERSION: Final = "v1.6.0"  # the images are the peer's own, of the release that the rest follows
+_REGISTRY: Final = "mcr.microsoft.com/oss/azure/workload-identity"
+PROXY_IMAGE: Final = f"{_REGISTRY}/proxy:{_PROXY_VERSION}"
+PROXY_INIT_IMAGE: Final = f"{_REGISTRY}/proxy-init:{_PROXY_VERSION}"
+
 # The projected token.
 DEFAULT_EXPIRATION: Final = 3600
 """Seconds."""

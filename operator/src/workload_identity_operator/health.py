@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-Condition: TypeAlias = Literal["table", "certificate", "caBundle", "server"]
+Condition: TypeAlias = Literal["table", "version", "certificate", "caBundle", "server"]
 
 _WAITING: Final[dict[Condition, str]] = {
     "table": "ServiceAccounts are being listed",
+    "version": "Kubernetes has not told its version",
     "certificate": "no serving certificate yet",
     "caBundle": "not yet confirmed in the webhook configuration",
     "server": "not listening yet",

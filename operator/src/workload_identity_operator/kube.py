@@ -114,11 +114,19 @@ def _bearer_from(path: Path) -> aiohttp.ClientMiddlewareType:
 
 
 class KubeApi:
-    """Asks for ServiceAccounts, keeps PodWirings, one webhook configuration's caBundle and one Secret."""
+    """Asks for ServiceAccounts and the version, keeps PodWirings, one configuration's caBundle, one Secret."""
 
     def __init__(self, server: str, session: aiohttp.ClientSession) -> None:
         self._server = server.rstrip("/")
         self._session = session
+
+    async def version(self) -> str:
+        """Return the API server's `gitVersion`; "" when it tells none.
+
+        Raises:
+            ApiError: It could not be asked.
+        """
+        return str((await self._call("GET", "/version")).get("gitVersion", ""))
 
     async def service_account(self, namespace: str, name: str) -> Mapping[str, str] | None:
         """Return a ServiceAccount's annotations; None when there is no such one.

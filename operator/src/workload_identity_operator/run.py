@@ -8,7 +8,7 @@ from typing import Final
 
 import kopf
 
-from workload_identity_operator import admission, certificates, trust
+from workload_identity_operator import admission, certificates, trust, upgrades
 from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.handlers import registry
 from workload_identity_operator.health import Health
@@ -42,8 +42,14 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
         accounts.on_change = wirings.changed
         metrics.watch(lambda: len(accounts), lambda: health.ready)
 
+        native_sidecars = True  # as in all clusters that upstream supports, until this one tells
+
+        def take_version(native: bool) -> None:
+            nonlocal native_sidecars
+            native_sidecars = native
+
         async def admit(review: Review) -> admission.Answer:
-            return await admission.admit(review, accounts, settings)
+            return await admission.admit(review, accounts, settings, native_sidecars=native_sidecars)
 
         server = AdmissionServer(settings.listen, settings.tls_minimum, admit, health, metrics)
 
@@ -57,6 +63,7 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
                 tasks = [
                     duties.create_task(_fill(accounts, api, health, wirings)),
                     duties.create_task(wirings.run()),
+                    duties.create_task(upgrades.follow(api, health, take_version)),
                     duties.create_task(_keep_certificate(api, settings, health, load)),
                 ]
                 await _watch(registry(accounts, cluster, server), health, settings.drain)

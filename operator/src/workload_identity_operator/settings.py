@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from workload_identity_operator import clouds
+from workload_identity_operator import clouds, contract
 from workload_identity_operator.errors import SettingsInvalid, quoted
 from workload_identity_operator.shapes import is_base_url, is_object_name
+from workload_identity_operator.sidecar import Proxy
 from workload_identity_operator.token_endpoint import TokenEndpoint, read_token_endpoint
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ LOG_LEVELS: Final = ("", "info", "debug", "trace", "all")
 DEFAULT_NAMESPACE: Final = "azure-workload-identity-system"
 
 _TENANT: Final = re.compile(r"[A-Za-z0-9.-]+")
+_AUDIENCE: Final = re.compile(r"[!-~]+")
+_IMAGE: Final = re.compile(r"[A-Za-z0-9[][]A-Za-z0-9._:/@+-]*")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]*")
 
 
@@ -87,6 +90,7 @@ class Settings:
         authority_host: `AZURE_AUTHORITY_HOST` of pods, with trailing slash.
         audience: Audience of projected tokens.
         token_endpoint: The custom token endpoint that pods may ask for, or None.
+        proxy: The proxy sidecar that pods may ask for.
         namespace: Where the operator's own objects are.
         listen: The webhook's address.
         health: Address of `/healthz` and `/readyz`.
@@ -105,6 +109,7 @@ class Settings:
     authority_host: str
     audience: str
     token_endpoint: TokenEndpoint | None
+    proxy: Proxy
     namespace: str
     listen: Address
     health: Address
@@ -142,8 +147,13 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
     settings = Settings(
         tenant_id=checked(lambda: _tenant(environ), ""),
         authority_host=checked(lambda: _authority(flags.authority_host), "") or cloud.authority_host,
-        audience=flags.audience or cloud.audience,
+        audience=checked(lambda: _audience(flags.audience), "") or cloud.audience,
         token_endpoint=endpoint.endpoint,
+        proxy=Proxy(
+            image=checked(lambda: _image("PROXY_IMAGE", contract.PROXY_IMAGE, environ), ""),
+            init_image=checked(lambda: _image("PROXY_INIT_IMAGE", contract.PROXY_INIT_IMAGE, environ), ""),
+            log_level=flags.log_level,
+        ),
         namespace=checked(
             lambda: _name("POD_NAMESPACE", environ.get("POD_NAMESPACE", DEFAULT_NAMESPACE)), ""
         ),
@@ -210,7 +220,25 @@ def _stack_authority(environ: Mapping[str, str]) -> str:
     found = description.get("activeDirectoryEndpoint") if isinstance(description, dict) else None
     if not isinstance(found, str) or not found:
         raise ValueError(f"{variable}: {quoted(path)} has no activeDirectoryEndpoint")
-    return _url(f"activeDirectoryEndpoint in {path}", found)
+    return _url(f"activeDirectoryEndpoint in {quoted(path)}", found)
+
+
+def _image(variable: str, default: str, environ: Mapping[str, str]) -> str:
+    image = environ.get(variable) or default
+    if not _IMAGE.fullmatch(image):
+        raise ValueError(
+            f"{variable}: {quoted(image)} is no image: wanted REGISTRY/NAME:TAG, or with @DIGEST"
+        )
+    return image
+
+
+def _audience(audience: str) -> str:
+    if audience and not _AUDIENCE.fullmatch(audience):
+        raise ValueError(
+            f"--audience: {quoted(audience)} is no audience: wanted ASCII without blanks, "
+            f"such as {clouds.PUBLIC_AUDIENCE}"
+        )
+    return audience
 
 
 def _authority(url: str) -> str:

@@ -12,7 +12,7 @@ or could never start, ours is refused with a reason, or repaired.
 
 import hashlib
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -20,6 +20,7 @@ from workload_identity_operator import contract
 from workload_identity_operator.errors import PodRefused, quoted
 from workload_identity_operator.identity import Identity
 from workload_identity_operator.shapes import Json, items, mapping, objects, text
+from workload_identity_operator.sidecar import Sidecar, insertions, port_warnings
 
 Operation: TypeAlias = dict[str, Any]
 
@@ -62,12 +63,13 @@ class _Volume:
     authors: frozenset[str]
 
 
-def wire(pod: Mapping[str, Any], identity: Identity) -> Wiring:
+def wire(pod: Mapping[str, Any], identity: Identity, sidecar: Sidecar | None = None) -> Wiring:
     """Return what gives every container of the pod its identity.
 
     Args:
         pod: The Pod as it stands in the admission review; never changed.
         identity: What to give.
+        sidecar: The proxy that the pod asks for; None when it asks for none.
 
     Raises:
         PodRefused: A part of the pod has the wrong shape, there are too many containers, or a
@@ -82,32 +84,43 @@ def wire(pod: Mapping[str, Any], identity: Identity) -> Wiring:
     warnings = list(identity.warnings)
     names: set[str] = set()
     overridden = []
-    for kind in _KINDS:
-        containers = items(spec, kind, "spec")
-        if len(containers) > MOST_CONTAINERS:
-            raise PodRefused(f"spec.{kind}: wanted at most {MOST_CONTAINERS}, found {len(containers)}")
-        for index, raw in enumerate(containers):
-            where = f"spec.{kind}[{index}]"
-            container = mapping(raw, where)
-            name = text(container, "name", where)
-            names.add(name)
-            if name in identity.skip:
-                continue
-            at = f"/spec/{kind}/{index}"
-            if raw is None:
-                operations.append({"op": "replace", "path": at, "value": {}})
-            mount, base_path = _put_mount(container, at, where, volume)
-            env = _put_env(container, at, where, identity, base_path)
-            if env and _may_override(container, where):
-                overridden.append(name)
-            if not mount:
-                warnings += _stale_client_id(container, where, identity)
-            operations += env + mount
+    for at, where, raw in _containers(spec):
+        container = mapping(raw, where)
+        name = text(container, "name", where)
+        names.add(name)
+        if name in identity.skip:
+            continue
+        if raw is None:
+            operations.append({"op": "replace", "path": at, "value": {}})
+        mount, base_path = _put_mount(container, at, where, volume)
+        env = _put_env(container, at, where, identity, base_path)
+        if env and _may_override(container, where):
+            overridden.append(name)
+        if not mount:
+            warnings += _stale_client_id(container, where, identity)
+        operations += env + mount
+    if sidecar:
+        inserted = _put_sidecar(spec, sidecar, volume.name, identity)
+        names |= inserted.keys()
+        operations += inserted.values()
+        warnings += port_warnings(spec, sidecar)
+        if not identity.tenant_id:
+            warnings.append("the proxy needs a tenant: the ServiceAccount's annotation tenant-id is empty")
     if overridden:
         warnings.append(f"AZURE_* variables from envFrom, if any, are overridden in {_named(overridden)}")
     if unmatched := sorted(identity.skip - names):
         warnings.append(f"annotation skip-containers names no container: {_named(unmatched)}")
     return Wiring(operations, warnings)
+
+
+def _containers(spec: Json) -> Iterator[tuple[str, str, object]]:
+    """Yield where each container is, as a JSON pointer and as a message names it, and the container."""
+    for kind in _KINDS:
+        containers = items(spec, kind, "spec")
+        if len(containers) > MOST_CONTAINERS:
+            raise PodRefused(f"spec.{kind}: wanted at most {MOST_CONTAINERS}, found {len(containers)}")
+        for index, container in enumerate(containers):
+            yield f"/spec/{kind}/{index}", f"spec.{kind}[{index}]", container
 
 
 def display_name(pod: Mapping[str, Any]) -> str:
@@ -190,7 +203,7 @@ def _put_mount(container: Json, at: str, where: str, volume: _Volume) -> tuple[l
         raise PodRefused(_in_the_way(container, mounts[standings.index("in the way")]))
     if "author's" in standings:
         return [], contract.BASE_PATH
-    desired = {"name": volume.name, "mountPath": contract.BASE_PATH, "readOnly": True}
+    desired = _mount_of(volume.name)
     if "ours" in standings:
         index = standings.index("ours")
     elif volume.name in sources:
@@ -219,6 +232,11 @@ def _standing(path: str, source: str, volume: _Volume) -> _Standing:
 def _put_env(container: Json, at: str, where: str, identity: Identity, base_path: str) -> list[Operation]:
     """Return what appends the variables whose names are not taken, in their order."""
     taken = {text(variable, "name", f"{where}.env") for variable in objects(container, "env", where)}
+    return _append(f"{at}/env", container.get("env"), _variables(identity, base_path, taken))
+
+
+def _variables(identity: Identity, base_path: str, taken: Collection[str] = ()) -> list[Json]:
+    """Return the variables of a container that mounts the volume there, in their order; not those taken."""
     wanted = (
         (contract.ENV_CLIENT_ID, identity.client_id),
         (contract.ENV_TENANT_ID, identity.tenant_id),
@@ -226,8 +244,29 @@ def _put_env(container: Json, at: str, where: str, identity: Identity, base_path
         (contract.ENV_AUTHORITY_HOST, identity.authority_host),
         *(identity.token_endpoint.env(base_path) if identity.token_endpoint else ()),
     )
-    new = [{"name": name, "value": value} for name, value in wanted if value and name not in taken]
-    return _append(f"{at}/env", container.get("env"), new)
+    return [{"name": name, "value": value} for name, value in wanted if value and name not in taken]
+
+
+def _put_sidecar(spec: Json, sidecar: Sidecar, volume: str, identity: Identity) -> dict[str, Operation]:
+    """Return, by its name, what inserts each container that the pod lacks.
+
+    They are wired as they are made: the author's list of containers to skip does not reach them.
+    """
+    operations: dict[str, Operation] = {}
+    absent = {kind for kind in _KINDS if spec.get(kind) is None}
+    for kind, index, bare in insertions(spec, sidecar):
+        env = [*bare.get("env", ()), *_variables(identity, contract.BASE_PATH)]
+        container = {**bare, "env": env, "volumeMounts": [_mount_of(volume)]}
+        at = f"/spec/{kind}"
+        operations[bare["name"]] = (
+            _add(at, [container]) if kind in absent else _add(f"{at}/{index}", container)
+        )
+        absent.discard(kind)
+    return operations
+
+
+def _mount_of(volume: str) -> Json:
+    return {"name": volume, "mountPath": contract.BASE_PATH, "readOnly": True}
 
 
 def _absolute(path: str) -> str:
@@ -253,8 +292,8 @@ def _stale_client_id(container: Json, where: str, identity: Identity) -> Iterato
     """Tell of a container wired before, whose client id is another than its ServiceAccount's now."""
     for variable in objects(container, "env", where):
         if variable.get("name") == contract.ENV_CLIENT_ID:
-            kept = text(variable, "value", f"{where}.env")
-            if kept and identity.client_id and kept != identity.client_id:
+            kept = variable.get("value")  # read for this finding only, so no shape of it is refused
+            if isinstance(kept, str) and kept and identity.client_id and kept != identity.client_id:
                 # Both ids in full, so everything else is terse.
                 yield (
                     f"{quoted(container.get('name') or '', 10)} has client id {quoted(kept, 36)}, "

@@ -1,0 +1,121 @@
+"""Answers of the token endpoint that are no token: what they say, redacted, for a person and for a program.
+
+Loaded when there is one. Source: RFC 6749, section 5.2.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from workload_identity.errors import FailedResponse
+from workload_identity.redaction import excerpt, redacted
+from workload_identity.retry import asked_pause
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from workload_identity.steps import Response
+
+_CODE = re.compile(r"AADSTS(\d{1,9})")
+NOT_JSON = object()
+"""In place of the content of an answer that has none, or none that can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that is no token.
+
+    Attributes:
+        problem: What was found instead, for a person.
+        fields: What `ClientAuthenticationError` has fields for.
+    """
+
+    problem: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def codes(self) -> list[int]:
+        """Entra's numbers."""
+        codes: list[int] = self.fields["error_codes"]
+        return codes
+
+
+def refusal_of(response: Response, payload: object, problem: str, *secrets: str) -> Refusal:
+    """Return what is wrong with an answer.
+
+    Args:
+        response: The answer.
+        payload: Its JSON; `NOT_JSON` where there is none.
+        problem: What is wrong with a JSON object that states no error.
+        secrets: What was sent and must not be quoted, should the answer have it.
+    """
+    text = response.body.decode("utf-8", "replace")
+    fields: dict[str, Any] = {
+        "response": FailedResponse(
+            response.status,
+            redacted(response.reason),
+            {name: redacted(value, *secrets) for name, value in response.headers.items()},
+            redacted(text, *secrets),
+        ),
+        "retryable": response.status in {408, 429} or response.status >= 500,  # noqa: PLR2004 - HTTP's own
+        "retry_after": asked_pause(response.headers, response.started.epoch),
+        "error_codes": [],
+    }
+    if payload is NOT_JSON:
+        return Refusal(_no_json(response, text, *secrets), fields)
+    if not isinstance(payload, dict):
+        found = "nothing" if payload is None else f"a JSON {_KINDS[type(payload)]}"
+        return Refusal(f"a JSON object was wanted, found {found} (status {response.status})", fields)
+    if payload.get("error") is not None:
+        return _stated(payload, response, fields, *secrets)
+    return Refusal(f"{problem} (status {response.status}; fields: {_names(payload)})", fields)
+
+
+_KINDS = {list: "array", str: "string", int: "number", float: "number", bool: "boolean"}
+
+
+def _no_json(response: Response, text: str, *secrets: str) -> str:
+    kind = redacted(response.headers.get("content-type", "none"))
+    quoted = excerpt(text, *secrets)
+    found = f"beginning {quoted!r}" if quoted else "without content"
+    target = response.headers.get("location")
+    turned = f" It redirects to {_site(target)}, which is not followed." if target else ""
+    return (
+        f"a JSON object was wanted, found an answer with status {response.status} and content type {kind!r},"
+        f" {found}.{turned} Is it Entra that answers there, or a proxy or portal in between?"
+    )
+
+
+def _site(url: str) -> str:
+    return redacted("/".join(url.split("/")[:3]))
+
+
+def _stated(payload: dict[str, Any], response: Response, fields: dict[str, Any], *secrets: str) -> Refusal:
+    error: Any = payload["error"]
+    description: Any = payload.get("error_description")
+    if isinstance(error, dict):
+        error, description = error.get("code"), error.get("message")
+    said = redacted(str(description), *secrets) if isinstance(description, str) else ""
+    codes = payload.get("error_codes")
+    fields |= {
+        "error": redacted(str(error), *secrets),
+        "error_description": said or None,
+        "error_codes": [code for code in codes if type(code) is int] if isinstance(codes, list) else [],
+    }
+    for name in ("suberror", "correlation_id", "trace_id"):
+        value = payload.get(name)
+        fields[name] = redacted(value, *secrets) if isinstance(value, str) and value else None
+    claims = payload.get("claims")
+    # To be sent back as it is: a challenge has a member named access_token, which is no token.
+    fields["claims"] = (
+        claims if isinstance(claims, str) and not any(map(claims.__contains__, secrets)) else None
+    )
+    fields["error_codes"] = fields["error_codes"] or [int(code) for code in _CODE.findall(said)]
+    fields["trace_id"] = fields["trace_id"] or response.headers.get("x-ms-request-id")
+    return Refusal(f"{fields['error']}: {said or 'no description'}", fields)
+
+
+def _names(payload: dict[str, Any]) -> str:
+    return redacted(", ".join(sorted(str(name)[:40] for name in payload)[:20])) or "none"
