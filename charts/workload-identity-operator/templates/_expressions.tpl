@@ -49,8 +49,8 @@ object.spec.serviceAccountName in params.spec.identities &&
   int({{ $expiration }}) <= {{ $facts.maxExpiration }})) &&
 !object.spec.?volumes.orValue([]).exists(v,
   v.name.startsWith("{{ $facts.volumePrefix }}") && v.name != "{{ $facts.policyVolume }}") &&
-{{- /* However a path is written that leads there, these two parts of it are. */}}
+{{- /* However a path is written that leads to the base path, it has its last two parts. */}}
 !(object.spec.containers + object.spec.?initContainers.orValue([])).exists(c,
-  c.?volumeMounts.orValue([]).exists(m, m.mountPath.contains("/azure/") && m.mountPath.contains("/wi") &&
+  c.?volumeMounts.orValue([]).exists(m, m.mountPath.matches("/azure/(.*/)?wi(/|$)") &&
     !(m.mountPath == "{{ $facts.basePath }}" && m.name == "{{ $facts.policyVolume }}")))
 {{- end -}}

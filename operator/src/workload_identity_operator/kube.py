@@ -114,7 +114,7 @@ def _bearer_from(path: Path) -> aiohttp.ClientMiddlewareType:
 
 
 class KubeApi:
-    """Asks for ServiceAccounts and the version, keeps PodWirings, one configuration's caBundle, one Secret."""
+    """Asks for ServiceAccounts and the version, keeps PodWirings, one caBundle, one Secret."""
 
     def __init__(self, server: str, session: aiohttp.ClientSession) -> None:
         self._server = server.rstrip("/")
