@@ -33,6 +33,10 @@ volume or a mount that somebody else has put where ours belong.
 {{- $facts := include "workload-identity-operator.facts" . | fromYaml -}}
 {{- $expiration := printf "object.metadata.annotations[?\"%sservice-account-token-expiration\"].orValue(\"%v\")" $facts.prefix $facts.minExpiration -}}
 object.spec.serviceAccountName in params.spec.identities &&
+{{- /* On the second call, after a webhook's change, mostly nothing is left to do. */}}
+(!object.spec.?volumes.orValue([]).exists(v, v.name == "{{ $facts.policyVolume }}") ||
+  (object.spec.containers + object.spec.?initContainers.orValue([])).exists(c,
+    !c.?volumeMounts.orValue([]).exists(m, m.mountPath == "{{ $facts.basePath }}"))) &&
 {{- if eq .Values.selection "serviceAccount" }}
 (object.metadata.?labels[?"{{ $facts.prefix }}use"].orValue("") == "true" ||
   has(params.spec.identities[object.spec.serviceAccountName].clientID)) &&
