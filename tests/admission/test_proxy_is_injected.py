@@ -90,6 +90,18 @@ def test_ordinary_proxy_is_accepted_too(inside: Namespace) -> None:
     assert [container["name"] for container in stored["spec"]["containers"]] == ["azwi-proxy", "app"]
 
 
+def test_namespace_of_a_pod_security_standard_refuses_the_redirect(inside: Namespace) -> None:
+    """Its init container needs capabilities that even baseline withholds; Kubernetes says which."""
+    inside.plane.kubectl("label", "namespace", inside.name, "pod-security.kubernetes.io/enforce=baseline")
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+
+    with pytest.raises(ProcessFailed) as refused:
+        inside.create(pod("web", "billing", metadata={"annotations": WANTED}))
+
+    assert 'container "azwi-proxy-init" must not include "NET_ADMIN", "NET_RAW"' in str(refused.value)
+    assert "privileged" not in str(refused.value)
+
+
 def test_pod_with_its_proxy_can_be_pasted_into_a_new_one(inside: Namespace) -> None:
     """`kubectl get pod -o yaml`, rename, create: both are there already and are not injected again."""
     inside.account("billing", {contract.CLIENT_ID: CLIENT})

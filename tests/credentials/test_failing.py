@@ -1,6 +1,7 @@
 """Failures: what is raised, what it says, and that a service which recovers is asked again."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -204,8 +205,6 @@ def test_path_with_nul(family: Family) -> None:
 
 def test_file_that_comes_later_is_waited_for(family: Family, pod: Pod, issuer: Issuer) -> None:
     """With token_file_timeout a container may start before its token is there."""
-    import threading
-
     pod.token_file.unlink()
     writer = threading.Timer(0.3, lambda: pod.write(issuer.mint()))
     writer.start()
@@ -233,19 +232,48 @@ def test_rotated_file_is_used(family: Family, pod: Pod, issuer: Issuer, endpoint
     assert [form["client_assertion"] for form in endpoint.forms] == [first, second]
 
 
-def test_stale_token_is_replaced_once(family: Family, pod: Pod, entra: EntraStandIn, issuer: Issuer) -> None:
-    """A file that is renewed while Entra judges its old content costs a request, no failure."""
-    pod.write(issuer.mint(lifetime=-60))
+@pytest.mark.parametrize("damage", ["expired", "torn"])
+def test_token_is_replaced_while_it_is_judged(
+    family: Family, pod: Pod, entra: EntraStandIn, issuer: Issuer, damage: str
+) -> None:
+    """A file that is renewed, or written to its end, after it was read costs a request, no failure."""
+    whole = issuer.mint()
+    pod.write(issuer.mint(lifetime=-60) if damage == "expired" else whole[:-20])
     credential = family.credential()
-    import threading
-
-    renewal = threading.Timer(0.3, lambda: pod.write(issuer.mint()))
+    renewal = threading.Timer(0.3, lambda: pod.write(whole))
     renewal.start()
     with entra.fault(Slow(0.8), times=1):
         assert family.do(credential.get_token, SCOPE)
     renewal.join()
 
-    assert [request.outcome for request in entra.requests] == ["AADSTS700024", "granted"]
+    assert [request.outcome == "granted" for request in entra.requests] == [False, True]
+
+
+def test_file_that_is_written_in_place(family: Family, pod: Pod, issuer: Issuer, endpoint: Any) -> None:
+    """Whoever writes piece by piece while it is read: what is sent is always a whole token."""
+    tokens = [issuer.mint(), issuer.mint()]
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            for token in tokens:
+                with pod.token_file.open("w", encoding="utf-8") as file:
+                    file.write(token[:200])
+                    file.flush()
+                    time.sleep(0.003)
+                    file.write(token[200:])
+                time.sleep(0.01)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    credential = family.credential()
+    for _ in range(30):
+        family.do(credential.get_token, SCOPE, claims="{}")
+    ended.set()
+    writer.join()
+
+    assert {form["client_assertion"] for form in endpoint.forms} <= set(tokens)
+    assert len(endpoint.forms) == 30
 
 
 def test_propagation_is_waited_for(family: Family, entra: EntraStandIn) -> None:

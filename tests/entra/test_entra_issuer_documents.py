@@ -111,7 +111,7 @@ def test_an_issuer_without_https_is_not_asked(ask: Ask, entra: EntraStandIn, iss
 
 
 @pytest.mark.parametrize("document", ["discovery", "keys"])
-@pytest.mark.parametrize("status", [403, 404, 500, 301])
+@pytest.mark.parametrize("status", [403, 404, 500])
 def test_documents_that_are_not_public_are_told_by_their_status(
     ask: Ask, issuer: Issuer, document: Document, status: int
 ) -> None:
@@ -121,6 +121,18 @@ def test_documents_that_are_not_public_are_told_by_their_status(
 
     assert code_of(answer) == 501661
     assert f"Status: {status}" in answer.json()["error_description"]
+
+
+def test_redirects_are_not_followed(ask: Ask, entra: EntraStandIn, issuer: Issuer) -> None:
+    """The documents must be where the issuer's name says, even if they could be had elsewhere."""
+    with Issuer(key=issuer.key) as elsewhere:
+        entra.trust(elsewhere.ca_file)
+        location = f"{elsewhere.url}/openid/v1/jwks"
+        with issuer.answering("keys", "", status=301, location=location):
+            answer = ask()
+
+        assert code_of(answer) == 501661
+        assert elsewhere.fetched == []
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,19 @@ def test_issuer_and_subject_of_two_credentials_do_not_mix(
     )
 
 
+def test_subject_and_audience_of_two_credentials_do_not_mix(
+    ask: Ask, entra: EntraStandIn, issuer: Issuer
+) -> None:
+    """One credential's subject with another's audience lets nobody in."""
+    entra.register(
+        CLIENT_ID, tenant_id=TENANT_ID, issuer=issuer.url, subject="somebody", audience="api://other"
+    )
+
+    answer = ask(client_assertion=issuer.mint(audience="api://other"))
+
+    assert refusal(700212, "invalid_client", 401) == refused(answer)
+
+
 # --- what is no assertion
 
 

@@ -159,6 +159,8 @@ async def test_failed(failure: Exception, reason: str) -> None:
     ("pod", "parts"),
     [
         (None, ["nothing to decode"]),
+        ([], ["request.object: wanted an object, found a list"]),
+        ("pod", ["request.object: wanted an object, found a string"]),
         (pod_with({contract.EXPIRATION: "1h"}), ['"1h"', "syntax"]),
         (pod_with({contract.EXPIRATION: "60"}), ["60", "3600", "86400"]),
         (pod_with({"example.com/port": 80}), ["metadata.annotations.example.com/port", "a number"]),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workload_identity.cache import Held
@@ -235,6 +235,7 @@ members = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(members, json_values, max_size=8), st.integers(100, 599))
 @example({"access_token": SECRET, "expires_in": 10**400}, 200)
 @example({"error": "\ud800"}, 400)
@@ -247,6 +248,7 @@ def test_any_object_is_understood_or_refused(body: dict[str, Any], status: int) 
         answer.problem.encode()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(100, 599), st.text(max_size=20))
 def test_any_bytes_are_refused(body: bytes, status: int, content_type: str) -> None:
     """Noise is refused with a message that any terminal can show."""

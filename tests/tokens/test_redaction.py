@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workload_identity.redaction import excerpt, redacted
@@ -100,12 +100,14 @@ def test_excerpt_of_a_page() -> None:
     assert len(excerpt("word " * 1000)) == 200
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), st.just("planted-secret"), min_size=1), st.integers(0, 400))
 def test_cut_json_never_shows_a_secret(body: dict[str, str], cut: int) -> None:
     """Wherever an answer ends, no secret of it is shown whole."""
     assert "planted-secret" not in redacted(json.dumps(body)[:cut])
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_can_be_shown(text: str) -> None:
     """What comes out can be encoded and printed."""

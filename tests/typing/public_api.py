@@ -34,6 +34,7 @@ explicit = WorkloadIdentityCredential(
     token_file_timeout=30,
     retry_on_propagation=180.0,
     shared_cache=False,
+    enable_azure_proxy=None,
     timeout=60,
     connection_timeout=5,
     read_timeout=5,

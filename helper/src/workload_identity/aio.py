@@ -206,7 +206,7 @@ async def _fly(order: Order, flight: Flight) -> None:
     began = order.clock.monotonic()
     outcome: Outcome = ABANDONED
     try:
-        async with Performer(order.options, order.clock) as perform:
+        async with Performer(order.options, order.clock, order.proxy) as perform:
             outcome = await drive_async(order.flow(flight.renewal), perform)
     except Exception as failure:  # noqa: BLE001 - raised where it is waited for
         outcome = failure

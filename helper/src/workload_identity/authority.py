@@ -76,13 +76,13 @@ def _names_host(place: str) -> bool:
     )
 
 
-def valid_tenant(tenant_id: str) -> str:
+def valid_tenant(tenant_id: object) -> str:
     """Return the tenant id as it is.
 
     Raises:
         ValueError: It is no GUID and no domain name, judged by its letters.
     """
-    if not tenant_id or not _TENANT_LETTERS.issuperset(tenant_id):
+    if not isinstance(tenant_id, str) or not tenant_id or not _TENANT_LETTERS.issuperset(tenant_id):
         raise ValueError(
             f"tenant id {tenant_id!r}: wanted a GUID or a domain name (letters, digits, '-' and '.'). The"
             " portal shows it under Microsoft Entra ID, Overview; `az account show --query tenantId` prints"

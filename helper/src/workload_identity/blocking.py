@@ -162,7 +162,7 @@ def _fly(order: Order, flight: Flight) -> Held:
     began = order.clock.monotonic()
     outcome: Outcome = ABANDONED
     try:
-        with Performer(order.options, order.clock) as perform:
+        with Performer(order.options, order.clock, order.proxy) as perform:
             outcome = held = drive(order.flow(flight.renewal), perform)
     except Exception as failure:
         outcome = failure

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workload_identity.clock import Clock
     from workload_identity.options import TransportOptions
     from workload_identity.steps import Flow
+    from workload_identity.token_proxy import TokenProxy
 
 _MOST_HOT = 100
 
@@ -34,16 +35,29 @@ class Order:
         label: Who asks and for what, for log records and messages.
         cache: Where the token is held.
         slot: Its place there.
-        way: What tells this request for it from others: claims, and how it is sent.
+        way: What tells this request for it from others: claims, how it is sent, how long it may take.
         must: Only a new token will do.
         wide: A token for more scopes that will do.
         clock: The clocks.
         options: How requests are sent.
+        proxy: Through which token proxy they go, if any.
         patience: The longest a request can take, in seconds.
         flow: Makes the flow that asks; told whether it is in the background, with a good token still held.
     """
 
-    __slots__ = ("cache", "clock", "flow", "label", "must", "options", "patience", "slot", "way", "wide")
+    __slots__ = (
+        "cache",
+        "clock",
+        "flow",
+        "label",
+        "must",
+        "options",
+        "patience",
+        "proxy",
+        "slot",
+        "way",
+        "wide",
+    )
 
     def __init__(
         self,
@@ -56,6 +70,7 @@ class Order:
         options: Options,
         patience: float,
         flow: Callable[[bool], Flow[Held]],
+        proxy: TokenProxy | None = None,
         must: bool = False,
         wide: Held | None = None,
     ) -> None:
@@ -65,6 +80,7 @@ class Order:
         self.way = way
         self.clock = clock
         self.options = options
+        self.proxy = proxy
         self.patience = patience
         self.flow = flow
         self.must = must
@@ -82,6 +98,7 @@ class Credential:
         if options.transport is not None:
             self._check_transport(options.transport)
         self._options = options
+        self._proxy: TokenProxy | None = None
         self._shared = shared_cache
         self._clock = SYSTEM
         self._open()
@@ -175,9 +192,10 @@ class Credential:
             f"{type(self).__name__} for {' '.join(scopes)}",
             cache=self._cache,
             slot=slot,
-            way=(declared, self._options),
+            way=(declared, self._options, self._proxy, self._patience()),
             clock=self._clock,
             options=self._options,
+            proxy=self._proxy,
             patience=self._patience(),
             flow=lambda background: _guarded(self._flow(scopes, tenant, declared, background)),
             must=bool(claims),
@@ -218,6 +236,8 @@ class WorkloadIdentity(Credential):
         retry_on_propagation: Seconds to repeat the request while Entra does not know a federated credential
             yet, as is so for minutes after it was made; 0 does not repeat.
         shared_cache: Whether tokens are shared with other credentials of the same identity in this process.
+        enable_azure_proxy: Whether to trade the token at the token proxy of an AKS identity binding; None:
+            where AZURE_KUBERNETES_TOKEN_PROXY names one.
         options: See `workload_identity.options.Options`.
 
     Raises:
@@ -237,10 +257,11 @@ class WorkloadIdentity(Credential):
         token_file_timeout: float = 0,
         retry_on_propagation: float = 0,
         shared_cache: bool = True,
+        enable_azure_proxy: bool | None = None,
         **options: Unpack[TransportOptions],
     ) -> None:
         known = ("tenant_id", "client_id", "token_file_path", "authority", "additionally_allowed_tenants")
-        own = ("token_file_timeout", "retry_on_propagation", "shared_cache")
+        own = ("token_file_timeout", "retry_on_propagation", "shared_cache", "enable_azure_proxy")
         super().__init__(options_of(options, known + own), shared_cache=shared_cache)
         found = _from_pod(
             {"tenant_id": tenant_id, "client_id": client_id, "token_file_path": token_file_path}
@@ -250,9 +271,16 @@ class WorkloadIdentity(Credential):
         self._token_file_path = found["token_file_path"]
         host = authority or os.environ.get("AZURE_AUTHORITY_HOST") or AzureAuthorityHosts.AZURE_PUBLIC_CLOUD
         self._authority = normal_authority(host)
-        self._allowed_tenants = tuple(additionally_allowed_tenants)
+        several = additionally_allowed_tenants
+        self._allowed_tenants = (several,) if isinstance(several, str) else tuple(several)
         self._token_file_timeout = _seconds("token_file_timeout", token_file_timeout)
         self._retry_on_propagation = _seconds("retry_on_propagation", retry_on_propagation)
+        if os.environ.get("AZURE_KUBERNETES_TOKEN_PROXY") or enable_azure_proxy:
+            from workload_identity.token_proxy import token_proxy  # noqa: PLC0415 - few pods have one
+
+            self._proxy = token_proxy(os.environ, wanted=enable_azure_proxy)
+            if self._proxy is not None and self._options.transport is not None:
+                raise ValueError("transport: a token proxy is in use, which has a transport of its own")
 
     def __repr__(self) -> str:
         return (
@@ -281,6 +309,7 @@ class WorkloadIdentity(Credential):
             claims=claims,
             token_file_timeout=self._token_file_timeout,
             retry_on_propagation=self._retry_on_propagation,
+            proxy=self._proxy,
         )
         return federation.workload_identity(wish, self._options, background=background)
 

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from workload_identity.clock import Clock
     from workload_identity.options import Options
     from workload_identity.steps import Response, Step
+    from workload_identity.token_proxy import TokenProxy
 
 
 class Performer:
     """Performs the steps of one flow; a context manager, as it may have a connection open."""
 
-    def __init__(self, options: Options, clock: Clock) -> None:
+    def __init__(self, options: Options, clock: Clock, proxy: TokenProxy | None) -> None:
         self._options = options
+        self._proxy = proxy
         self._clock = clock
         self._client: httpx.Client | None = None
         self._foreign = False
@@ -62,6 +64,7 @@ class Performer:
                 headers=http.headers(self._options, step.headers),
                 timeout=http.timeouts(self._options, left),
                 follow_redirects=False,
+                extensions=http.extensions(self._proxy),
             ) as answer:
                 for piece in answer.iter_bytes():
                     body += piece
@@ -87,7 +90,7 @@ class Performer:
                 self._client = given
             else:
                 self._client = http.httpx.Client(
-                    **http.client_arguments(self._options, http.httpx.HTTPTransport)
+                    **http.client_arguments(self._options, self._proxy, http.httpx.HTTPTransport)
                 )
         return self._client
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from workload_identity.options import Options
     from workload_identity.refusals import Refusal
     from workload_identity.steps import Flow
+    from workload_identity.token_proxy import TokenProxy
 
 _LONGEST_PAUSE = 60
 """Seconds; a server that asks for a longer pause is not waited for while a good token is held."""
@@ -43,6 +44,12 @@ class Wish:
     claims: str | None = None
     token_file_timeout: float = 0
     retry_on_propagation: float = 0
+    proxy: TokenProxy | None = None
+
+    def address(self) -> str:
+        """Return where the token is asked for."""
+        url = token_url(self.authority, self.tenant_id)
+        return url if self.proxy is None else self.proxy.address(url)
 
 
 def workload_identity(wish: Wish, options: Options, *, background: bool = False) -> Flow[Held]:
@@ -69,11 +76,11 @@ def workload_identity(wish: Wish, options: Options, *, background: bool = False)
     while True:
         form = assertion_grant(wish.client_id, wish.scopes, assertion, wish.claims)
         request = yield from token_request(
-            token_url(wish.authority, wish.tenant_id),
+            wish.address(),
             form,
             max(start.monotonic, give_up if propagations else 0) + options.timeout,
         )
-        response = yield from persistently(request, options, longest_pause=longest_pause)
+        response = yield from persistently(request, options, longest_pause=longest_pause, proxy=wish.proxy)
         answer = judged(response, assertion)
         if isinstance(answer, Held):
             return answer
@@ -106,7 +113,7 @@ def refused(answer: Refusal, wish: Wish, assertion: str, epoch: float) -> Client
         description=answer.fields.get("error_description") or "",
         epoch=epoch,
     )
-    host = wish.authority.partition("://")[2]
+    host = wish.address().partition("://")[2].partition("/")[0]
     fields = {**answer.fields}
     fields["retryable"] = fields["retryable"] or not _TRANSIENT.isdisjoint(answer.codes)
     lines = [

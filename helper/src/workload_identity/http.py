@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from workload_identity.clock import Instant
     from workload_identity.options import Options
+    from workload_identity.token_proxy import TokenProxy
 
 
 def _import_httpx() -> Any:
@@ -47,15 +48,18 @@ else:
 
 LARGEST_ANSWER = 1 << 20
 """Bytes; a token is a few thousand."""
+_LONGEST = 86_400.0
+"""Seconds; a socket takes no infinite timeout."""
 _MOST_CONTEXTS = 8
 _contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
 
 
-def client_arguments(options: Options, transports: Any) -> dict[str, Any]:
+def client_arguments(options: Options, proxy: TokenProxy | None, transports: Any) -> dict[str, Any]:
     """Return what an httpx client of either family is made with.
 
     Args:
         options: How requests are sent.
+        proxy: The token proxy they go to, if any.
         transports: The family's transport class, for proxies.
 
     Raises:
@@ -63,6 +67,12 @@ def client_arguments(options: Options, transports: Any) -> dict[str, Any]:
     """
     if options.transport is not None:
         return {"transport": options.transport}
+    if proxy is not None:
+        # It is in the cluster: a proxy of the environment is for what is outside, unless the caller insists.
+        return {
+            "verify": proxy.trust(),
+            "trust_env": "use_env_settings" in vars(options) and options.use_env_settings,
+        }
     tls = trust(options)
     mounts = {_pattern(scheme): transports(proxy=url, verify=tls) for scheme, url in options.proxies}
     return {
@@ -85,10 +95,15 @@ def headers(options: Options, of_request: Mapping[str, str]) -> dict[str, str]:
     return {"User-Agent": " ".join(agent for agent in agents if agent), **of_request, **dict(options.headers)}
 
 
+def extensions(proxy: TokenProxy | None) -> dict[str, str]:
+    """Return what httpx's transports are told beside the request: another server name than the host's."""
+    return {"sni_hostname": proxy.server_name} if proxy is not None and proxy.server_name else {}
+
+
 def timeouts(options: Options, left: float) -> httpx.Timeout:
     """Return a request's timeouts when so many seconds are left for it."""
-    silence = min(options.read_timeout, left)
-    return httpx.Timeout(silence, connect=min(options.connection_timeout, left))
+    silence = min(options.read_timeout, left, _LONGEST)
+    return httpx.Timeout(silence, connect=min(options.connection_timeout, left, _LONGEST))
 
 
 def trust(options: Options) -> ssl.SSLContext:
@@ -102,8 +117,8 @@ def trust(options: Options) -> ssl.SSLContext:
     key = (options.connection_verify is False, options.use_env_settings, stamps)
     context = _contexts.get(key)
     if context is None:
-        while len(_contexts) >= _MOST_CONTEXTS:
-            _contexts.pop(next(iter(_contexts)), None)
+        if len(_contexts) >= _MOST_CONTEXTS:
+            _contexts.clear()
         context = _contexts[key] = _context(options, places)
     return context
 

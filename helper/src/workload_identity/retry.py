@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from workload_identity.options import Options
     from workload_identity.steps import Flow, Send
+    from workload_identity.token_proxy import TokenProxy
 
 _ALWAYS = frozenset({408, 429, 500, 502, 503, 504})
 _FROM_HERE_ON = 506
@@ -24,7 +25,9 @@ _REFUSED = 400
 _WORTHLESS = frozenset({"trust", "fault"})
 
 
-def persistently(request: Send, options: Options, *, longest_pause: float = math.inf) -> Flow[Response]:
+def persistently(
+    request: Send, options: Options, *, longest_pause: float = math.inf, proxy: TokenProxy | None = None
+) -> Flow[Response]:
     """Send a request, and again where that may help; the same one each time.
 
     Args:
@@ -32,6 +35,7 @@ def persistently(request: Send, options: Options, *, longest_pause: float = math
         options: How often, and how long to pause.
         longest_pause: The longest pause that a server may ask for, in seconds; who asks for more is not asked
             again.
+        proxy: The token proxy that the request goes to, if it does.
 
     Returns:
         The answer, whatever its status: the last one, when the tries are used up.
@@ -61,7 +65,7 @@ def persistently(request: Send, options: Options, *, longest_pause: float = math
             yield Wait(pause if asked is not None else pause / 2, pause)
         repeated += 1
     if isinstance(answer, Unreachable):
-        raise _no_answer(answer, request.url, repeated + 1) from answer
+        raise _no_answer(answer, request.url, repeated + 1, proxy) from answer
     return answer
 
 
@@ -112,10 +116,18 @@ def _date(value: str) -> float:
         return math.nan
 
 
-def _no_answer(failure: Unreachable, url: str, tries: int) -> ClientAuthenticationError:
+def _no_answer(
+    failure: Unreachable, url: str, tries: int, proxy: TokenProxy | None
+) -> ClientAuthenticationError:
     host = url.partition("://")[2].partition("/")[0]
     times = "1 try" if tries == 1 else f"{tries} tries"
-    if failure.kind == "trust":
+    if proxy is not None:
+        name = proxy.server_name or host
+        change = (
+            f"This is the token proxy of AZURE_KUBERNETES_TOKEN_PROXY (server name {name!r}), with settings"
+            " from the operator. Entra is not asked instead: that takes enable_azure_proxy=False."
+        )
+    elif failure.kind == "trust":
         change = (
             "If a proxy or a private cloud stands there, name its certificate authority in SSL_CERT_FILE or"
             " connection_verify."

@@ -33,6 +33,18 @@ class AccessToken(TokenLike):
 
     __slots__ = ()
 
+    if TYPE_CHECKING:
+        # For who has no azure-core, whose classes are unknown then.
+        @property
+        def token(self) -> str:
+            """The token's text."""
+            ...
+
+        @property
+        def expires_on(self) -> int:
+            """When it ends."""
+            ...
+
     def __repr__(self) -> str:
         return f"AccessToken(token='{MASK}', expires_on={self.expires_on})"
 

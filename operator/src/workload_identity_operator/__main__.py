@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -16,6 +17,7 @@ from workload_identity_operator.errors import SettingsInvalid
 from workload_identity_operator.settings import LOG_LEVELS, TLS_VERSIONS, Flags, read_settings
 
 _DEFAULTS: Final = {field.name: field.default for field in fields(Flags)}
+_ONE_DASH: Final = re.compile(r"-[a-z][a-z-]+(=.*)?", re.DOTALL)
 _TRUE, _FALSE = ("true", "1", "t"), ("false", "0", "f")
 
 
@@ -110,9 +112,9 @@ def _as_click_reads(arguments: Sequence[str]) -> list[str]:
     """
     normal = []
     for argument in arguments:
-        one_dash = argument.startswith("-") and not argument.startswith("--") and len(argument) > 2  # noqa: PLR2004
+        one_dash = _ONE_DASH.fullmatch(argument)
         flag, equals, value = (f"-{argument}" if one_dash else argument).partition("=")
-        if flag == "--disable-cert-rotation" and equals and value.lower() in _TRUE + _FALSE:
+        if flag in {"--disable-cert-rotation", "--version"} and equals and value.lower() in _TRUE + _FALSE:
             normal += [flag] if value.lower() in _TRUE else []
         else:
             normal.append(flag + equals + value)
@@ -125,7 +127,15 @@ def main() -> None:
     if "--version" in arguments:
         click.echo(_version())
         return
-    cli(arguments)
+    try:
+        status = cli(arguments, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as wrong:
+        click.echo(wrong.format_message(), err=True)
+        sys.exit(2)
+    except click.ClickException as wrong:
+        click.echo(f"error: {wrong.format_message()} (see workload-identity-operator run --help)", err=True)
+        sys.exit(2)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

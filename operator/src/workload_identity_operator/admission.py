@@ -82,7 +82,7 @@ def _concerns_us(review: Review) -> bool:
 def _pod_of(review: Review) -> Json:
     if review.pod is None:
         raise PodRefused("request.object: wanted a Pod, found nothing to decode")
-    return review.pod
+    return mapping(review.pod, "request.object")
 
 
 async def _account(namespace: str, name: str, accounts: Accounts) -> Annotations | None:
@@ -95,5 +95,6 @@ async def _account(namespace: str, name: str, accounts: Accounts) -> Annotations
 def _check_name(what: str, name: str) -> None:
     if not is_object_name(name):
         raise PodRefused(
-            f"{what}: {quoted(name)} is no Kubernetes name: wanted letters a-z, digits, '-', '.'"
+            f"{what}: {quoted(name)} is no Kubernetes name: wanted letters a-z, digits, '-' and '.', "
+            "with a letter or digit at both ends"
         )

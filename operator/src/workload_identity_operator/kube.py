@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import aiohttp
 import kopf
+import yaml
 
 from workload_identity_operator import __version__, contract
 from workload_identity_operator.errors import SettingsInvalid
@@ -76,16 +77,49 @@ def find_cluster(kubeconfig: Path | None) -> Cluster:
         return Cluster(server, lambda: _session(trust, middleware=_bearer_from(token)))
     if kubeconfig is not None:
         os.environ["KUBECONFIG"] = str(kubeconfig)  # where kopf's reader looks
-    try:
-        info = kopf.login_with_kubeconfig(settings=kopf.OperatorSettings())
-    except (OSError, KeyError, TypeError, ValueError, kopf.LoginError) as error:
-        raise SettingsInvalid([f"kubeconfig: cannot be used: {type(error).__name__}: {error}"]) from error
-    if info is None or not info.server:
-        raise SettingsInvalid(
-            ["no cluster: name one by --kubeconfig or KUBECONFIG, or run in a pod with a ServiceAccount"]
-        )
+    info = _from_kubeconfig()
     trust = info.as_ssl_context()
     return Cluster(info.server, lambda: _session(trust, headers=info.as_http_headers()))
+
+
+def _from_kubeconfig() -> kopf.ConnectionInfo:
+    """Return what the kubeconfig says of its current context."""
+    info = None
+    try:
+        info = kopf.login_with_kubeconfig(settings=kopf.OperatorSettings())
+        fault = _fault_of(info)
+    except yaml.MarkedYAMLError as error:
+        # Its own message quotes the file, in which there are tokens and keys.
+        fault = (
+            f"kubeconfig: is no YAML, see its line {error.problem_mark.line + 1 if error.problem_mark else 1}"
+        )
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, kopf.LoginError) as error:
+        fault = f"kubeconfig: cannot be used: {type(error).__name__}: {error}"
+    if fault or info is None:
+        raise SettingsInvalid([fault or "kubeconfig: has no cluster"])
+    return info
+
+
+def _fault_of(info: kopf.ConnectionInfo | None) -> str | None:
+    """Return why one cannot work with what was found; None when one can."""
+    if info is None or not info.server:
+        return "no cluster: name one by --kubeconfig or KUBECONFIG, or run in a pod with a ServiceAccount"
+    if not (info.token or info.username or info.certificate_path or info.certificate_data):
+        return (
+            "kubeconfig: its user has no token, certificate or password: programs that fetch one (exec) "
+            "are not run; use a kubeconfig with a ServiceAccount's token"
+        )
+    for name in ("ca_data", "certificate_data", "private_key_data"):
+        try:
+            # A lenient decoder makes nothing of what is no base64, and nothing as authority trusts anyone.
+            b64decode(getattr(info, name) or "", validate=True)
+        except ValueError:
+            return f"kubeconfig: {name.replace('_', '-')} is no base64"
+    try:
+        info.as_ssl_context()
+    except OSError as error:
+        return f"kubeconfig: a certificate or key of it cannot be read: {error.strerror or error}"
+    return None
 
 
 def _session(

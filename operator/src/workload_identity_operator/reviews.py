@@ -53,7 +53,7 @@ class Review:
         operation: `CREATE` and kin.
         subresource: "" for the object itself.
         kind: Kind of the object, "Deployment.apps" where it has a group; "" when not told.
-        pod: The object as sent, or None.
+        pod: What is created, as sent; None when there is none.
     """
 
     api_version: str
@@ -62,7 +62,7 @@ class Review:
     operation: str
     subresource: str
     kind: str
-    pod: Json | None
+    pod: object
 
 
 def read_review(body: bytes) -> Review:
@@ -82,14 +82,14 @@ def read_review(body: bytes) -> Review:
             )
         request = mapping(review.get("request"), "request")
         uid = text(request, "uid", "request")
-        pod = None if request.get("object") is None else mapping(request["object"], "request.object")
+        pod = request.get("object")
         result = Review(
             api_version=version,
             uid=uid,
             namespace=text(request, "namespace", "request"),
             operation=text(request, "operation", "request"),
             subresource=text(request, "subResource", "request"),
-            kind=_kind_of(mapping(request.get("kind"), "request.kind"), pod or {}),
+            kind=_kind_of(mapping(request.get("kind"), "request.kind"), pod),
             pod=pod,
         )
     except PodRefused as refusal:
@@ -99,10 +99,10 @@ def read_review(body: bytes) -> Review:
     return result
 
 
-def _kind_of(told: Json, found: Json) -> str:
+def _kind_of(told: Json, found: object) -> str:
     """Return the kind that the request tells, else the one that the object itself does."""
     kind, group = text(told, "kind", "request.kind"), text(told, "group", "request.kind")
-    if not kind:
+    if not kind and isinstance(found, dict):
         kind = text(found, "kind", "request.object")
         group = text(found, "apiVersion", "request.object").rpartition("/")[0]
     return f"{kind}.{group}" if group else kind

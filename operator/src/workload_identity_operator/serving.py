@@ -27,6 +27,9 @@ _log = logging.getLogger(__name__)
 READ_TIMEOUT: Final = 10.0
 """Seconds that a review's body may take to arrive; the API server waits no longer for the answer."""
 
+_LONGEST_LOGGED: Final = 500
+"""Characters; a name has 253 at most."""
+
 Admit: TypeAlias = Callable[[Review], Awaitable[Answer]]
 
 
@@ -102,6 +105,8 @@ class AdmissionServer:
                 "reason": answer.reason,
                 "uid": review.uid,
             }
+            # Whoever reaches the port chooses them, and how long they are.
+            about = {key: value[:_LONGEST_LOGGED] for key, value in about.items()}
             _log.log(logging.INFO if answer.reason else logging.DEBUG, "pod %s", answer.outcome, extra=about)
         return _json(answer.body)
 

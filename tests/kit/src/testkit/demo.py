@@ -24,6 +24,7 @@ import yaml
 from rich.syntax import Syntax
 from rich.text import Text
 
+from testkit.as_pod import SAMPLE
 from testkit.binaries import BinariesMissing, provide
 from testkit.console import StepFailed, console, duration, step
 from testkit.control_plane import ControlPlane
@@ -33,7 +34,6 @@ from testkit.kubelet import run_container
 from testkit.processes import ProcessFailed, leave_on_signals
 
 EXAMPLES: Final = Path(__file__).parents[4] / "manifests" / "examples"
-SAMPLE: Final = Path(__file__).with_name("sample.py")
 TENANT: Final = "99999999-8888-7777-6666-555555555555"
 AUDIENCE: Final = "api://AzureADTokenExchange"
 PID_FILE: Final = Path(".run") / "demo.pid"
@@ -44,10 +44,19 @@ POD_WITHIN: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What runs while the demo does."""
+    """What runs while the demo does, and what was made.
+
+    Attributes:
+        plane: The control plane.
+        entra: The Entra stand-in.
+        pod: The wired pod, NAMESPACE/POD.
+        client_id: Its client id.
+    """
 
     plane: ControlPlane
     entra: EntraStandIn
+    pod: str
+    client_id: str
 
 
 def play(stack: ExitStack) -> Stage:
@@ -62,7 +71,6 @@ def play(stack: ExitStack) -> Stage:
     with step("Start the Entra stand-in") as taken:
         entra = stack.enter_context(EntraStandIn(trust=[plane.ca_file], folder=plane.folder))
         taken.detail = entra.authority
-    stage = Stage(plane, entra)
     with step("helm install the chart, start the operator with the rights of its ServiceAccount") as taken:
         values = {"azureTenantID": TENANT, "azureAuthorityHost": entra.authority}
         served = stack.enter_context(serve(plane, values))
@@ -98,7 +106,7 @@ def play(stack: ExitStack) -> Stage:
         taken.detail = "application, tenant and audience are right"
     console.print("The access token's claims:")
     console.print(Syntax(json.dumps(claims, indent=2), "json", background_color="default"))
-    return stage
+    return Stage(plane, entra, f"{namespace}/{pod['metadata']['name']}", annotation[1])
 
 
 def _example(name: str) -> Any:
@@ -207,26 +215,32 @@ def _run_sample(plane: ControlPlane, pod: Mapping[str, Any]) -> tuple[Mapping[st
 def _how_to_play(stage: Stage) -> None:
     """Tell what one can do with what was left running."""
     plane, entra = stage.plane, stage.entra
+    curl = f"curl --cacert {entra.ca_file}"
     credential = {
         "tenant": TENANT,
-        "client_id": "00000000-0000-0000-0000-000000000001",
+        "client_id": stage.client_id,
         "name": "mine",
         "issuer": plane.issuer,
         "subject": "system:serviceaccount:NAMESPACE:SERVICEACCOUNT",
         "audience": AUDIENCE,
     }
+    as_pod = f"{sys.executable} -m testkit.as_pod"
     console.print(
         "\nEverything is still running; `make stop` ends it. To play with it:",
         f"\n  export KUBECONFIG={plane.kubeconfig}",
         f"  export PATH={plane.folder / 'bin'}{os.pathsep}$PATH    # its kubectl and helm",
-        "\nThe Entra stand-in, tenant and certificate authority:",
-        f"\n  {entra.authority}    {TENANT}    {entra.ca_file}",
-        "\nRegister a federated credential:",
-        f"\n  curl --cacert {entra.ca_file} {entra.authority}/standin/federated-credentials \\",
-        "    --header 'Content-Type: application/json' \\",
-        f"    --data '{json.dumps(credential)}'",
-        "\nIts requests so far, and the credentials of this demo:",
-        f"\n  curl --cacert {entra.ca_file} {entra.authority}/standin/requests",
+        "\nRun the sample as the demo's pod, or any program as any pod:",
+        f"\n  {as_pod} {stage.pod}",
+        f"  {as_pod} NAMESPACE/POD [--container NAME] PROGRAM [ARGUMENT ...]",
+        f"\nA pod must trust the stand-in: give it the variable SSL_CERT_FILE={entra.ca_file}",
+        f"\nThe Entra stand-in is {entra.authority}, the tenant {TENANT}.",
+        "Register a federated credential, see them all, remove the demo's, see the requests so far:",
+        f"\n  {curl} {entra.authority}/standin/federated-credentials \\",
+        f"    --header 'Content-Type: application/json' --data '{json.dumps(credential)}'",
+        f"  {curl} {entra.authority}/standin/applications",
+        f"  {curl} --request DELETE \\",
+        f"    '{entra.authority}/standin/federated-credentials?tenant={TENANT}&client_id={stage.client_id}'",
+        f"  {curl} {entra.authority}/standin/requests",
         f"\nLogs are in {plane.folder} and {LOG_FILE.resolve()}.",
         sep="\n",
         markup=False,

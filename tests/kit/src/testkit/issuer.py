@@ -28,6 +28,7 @@ Document: TypeAlias = Literal["discovery", "keys"]
 class _Wrong:
     status: int
     body: str
+    headers: Mapping[str, str]
 
 
 class Issuer:
@@ -133,9 +134,11 @@ class Issuer:
             self.published = (*self.published, self.key)
 
     @contextmanager
-    def answering(self, document: Document, body: str, *, status: int = 200) -> Iterator[None]:
-        """Answer something else for one of the documents until the block ends."""
-        self._wrong[document] = _Wrong(status, body)
+    def answering(
+        self, document: Document, body: str, *, status: int = 200, location: str | None = None
+    ) -> Iterator[None]:
+        """Answer something else for one of the documents until the block ends; `location` is a redirect's."""
+        self._wrong[document] = _Wrong(status, body, {} if location is None else {"Location": location})
         try:
             yield
         finally:
@@ -178,7 +181,9 @@ class Issuer:
         self.fetched.append(document)
         wrong = self._wrong.get(document)
         if wrong is not None:
-            return web.Response(status=wrong.status, text=wrong.body, content_type=content_type)
+            return web.Response(
+                status=wrong.status, text=wrong.body, headers=wrong.headers, content_type=content_type
+            )
         return web.Response(text=json.dumps(right), content_type=content_type)
 
 

@@ -170,6 +170,8 @@ class _Endpoints:
         return web.json_response(
             {
                 "issuer": issuer,
+                # Nobody answers there: no grant here needs a user. MSAL wants it named all the same.
+                "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
                 "token_endpoint": f"{base}/oauth2/v2.0/token",
                 "token_endpoint_auth_methods_supported": ["private_key_jwt"],
                 "jwks_uri": f"{base}/discovery/v2.0/keys",

@@ -1,4 +1,4 @@
-"""The service behind the endpoints: its clock, what is registered, the faults in place, who asked what.
+"""The service behind the endpoints: its key, what is registered, the faults in place, who asked what.
 
 Blocking code in other threads changes it while the server's event loop answers from it.
 """
