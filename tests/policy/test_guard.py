@@ -34,7 +34,7 @@ def create(inside: Namespace, containers: list[dict[str, Any]], **metadata: Any)
 
 def test_unwired_pod_is_refused(guarded: Namespace) -> None:
     """The message names the containers that would run without, and what to do."""
-    containers = [
+    containers: list[dict[str, Any]] = [
         {"name": "app", "image": "x"},
         {"name": "done", "image": "x", "env": TOKEN_FILE},
         {"name": "proxy", "image": "x"},

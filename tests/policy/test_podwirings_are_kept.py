@@ -52,9 +52,7 @@ def test_status_reads_well(inside: Namespace) -> None:
     inside.account("billing", {contract.CLIENT_ID: CLIENT})
     inside.account("broken", {contract.CLIENT_ID: CLIENT, contract.EXPIRATION: "1h"})
 
-    found = eventually(
-        lambda: (one := settled(inside)) and one["status"]["leftOut"] and one  # type: ignore[func-returns-value]
-    )
+    found = eventually(lambda: (one := settled(inside)) and one["status"]["leftOut"] and one)
     shown = inside.kubectl("get", "pw", "--output=wide")
 
     assert found["status"]["problems"][0]["serviceAccount"] == "broken"

@@ -50,7 +50,7 @@ class Cluster:
         Raises:
             Refused: The API server refuses it.
         """
-        client = self.plane.client()
+        client: Any = self.plane.client()  # its inside has no types
         url = f"{self.plane.server}/api/v1/namespaces/{namespace}/pods?dryRun=All"
         headers = {"Content-Type": "application/json", **client.default_headers}
         answer = client.rest_client.request("POST", url, headers=headers, body=manifest)

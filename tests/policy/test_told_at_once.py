@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,7 @@ FINE = {
 def warnings(inside: Namespace, *args: str, given: object = None) -> str:
     """Return what kubectl warns of, done with the administrator's rights."""
     kubectl = inside.plane.folder / "bin" / "kubectl"
-    command = [kubectl, f"--namespace={inside.name}", *args]
+    command: list[str | Path] = [kubectl, f"--namespace={inside.name}", *args]
     done = finish(command, env=inside.plane.environment, given=None if given is None else json.dumps(given))
     assert done.status == 0, done.errors
     return done.errors

@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from testkit.control_plane import ControlPlane
 from workload_identity_operator import contract
-
-T = TypeVar("T")
 
 CLIENT = "11111111-2222-3333-4444-555555555555"
 """A client id."""
@@ -85,7 +83,7 @@ def env_of(stored: Mapping[str, Any], container: str = "app") -> dict[str, str]:
     return {variable["name"]: variable.get("value", "") for variable in found.get("env") or ()}
 
 
-def eventually(found: Callable[[], T], within: float = 20) -> T:
+def eventually(found: Callable[[], Any], within: float = 20) -> Any:
     """Return what `found` returns, once that is true."""
     deadline = time.monotonic() + within
     while not (value := found()):
