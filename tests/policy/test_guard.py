@@ -8,7 +8,7 @@ import pytest
 from testkit.control_plane import ControlPlane
 from testkit.installation import free_port, install_chart
 from testkit.processes import ProcessFailed
-from testkit.workloads import LABELS, Namespace, fresh_namespace, pod
+from testkit.workloads import LABELS, Namespace, eventually, fresh_namespace, pod
 from workload_identity_operator import contract
 
 TOKEN_FILE = [{"name": contract.ENV_TOKEN_FILE, "value": contract.TOKEN_FILE}]
@@ -21,7 +21,18 @@ def guarded() -> Iterator[Namespace]:
     with ControlPlane() as plane, fresh_namespace(plane) as inside:
         install_chart(plane, free_port(), values)
         inside.account("billing", {contract.CLIENT_ID: "c"})
+        # API servers take a moment to learn of a policy.
+        eventually(lambda: refused(inside, [{"name": "app", "image": "x"}]))
         yield inside
+
+
+def refused(inside: Namespace, containers: list[dict[str, Any]]) -> bool:
+    """Whether a labelled pod with these containers is refused."""
+    try:
+        create(inside, containers)
+    except ProcessFailed:
+        return True
+    return False
 
 
 def create(inside: Namespace, containers: list[dict[str, Any]], **metadata: Any) -> None:

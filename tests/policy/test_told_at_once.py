@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
+from testkit.installation import Served
 from testkit.processes import finish
-from testkit.workloads import CLIENT, Namespace
+from testkit.workloads import CLIENT, Namespace, eventually, fresh_namespace
 from workload_identity_operator import contract
 from workload_identity_operator.identity import account_warnings
 
@@ -35,7 +35,7 @@ FINE = {
 def warnings(inside: Namespace, *args: str, given: object = None) -> str:
     """Return what kubectl warns of, done with the administrator's rights."""
     kubectl = inside.plane.folder / "bin" / "kubectl"
-    command: list[str | Path] = [kubectl, f"--namespace={inside.name}", *args]
+    command = [str(kubectl), f"--namespace={inside.name}", *args]
     done = finish(command, env=inside.plane.environment, given=None if given is None else json.dumps(given))
     assert done.status == 0, done.errors
     return done.errors
@@ -46,6 +46,13 @@ def create(inside: Namespace, annotations: Mapping[str, str]) -> str:
     metadata = {"name": "billing", "annotations": dict(annotations)}
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
     return warnings(inside, "create", "--dry-run=server", "--filename=-", given=account)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known(served: Served) -> None:
+    """Wait until the API server has learned of the policy."""
+    with fresh_namespace(served.plane) as inside:
+        eventually(lambda: create(inside, {contract.CLIENT_ID: "billing"}))
 
 
 @pytest.mark.parametrize(("annotations", "told"), EXPECTED.values(), ids=EXPECTED)
