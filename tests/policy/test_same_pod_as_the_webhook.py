@@ -5,11 +5,16 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import jsonpatch
 import kubernetes.client
 import pytest
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
+from kubernetes.client.exceptions import ConflictException
 
 from testkit.cases import read_cases, settings_of
 from testkit.control_plane import ControlPlane
@@ -18,6 +23,8 @@ from testkit.workloads import CLIENT, eventually, pod
 from workload_identity_operator import contract
 from workload_identity_operator.accounts import ours
 from workload_identity_operator.compiling import compile_identities
+from workload_identity_operator.identity import identity_of
+from workload_identity_operator.wiring import wire
 
 Json = dict[str, Any]
 
@@ -29,6 +36,7 @@ CASES = {
     if "wired" in case
     and case.get("settings", {}).get("--custom-token-endpoint-annotation-suffix", SUFFIX) == SUFFIX
 }
+KEPT = ("apiVersion", "kind", "metadata", "spec")
 UNWIRED = "reference"
 """A namespace that neither policy nor webhook looks at: what a pod is without either."""
 
@@ -148,19 +156,19 @@ def is_plain(case: Json) -> bool:
     mounts = [mount for container in containers for mount in container.get("volumeMounts") or ()]
     written = [mount["mountPath"] for mount in mounts]  # one that only passes through is odd enough, too
     paths = [*written, *(posixpath.normpath("/" + path.lstrip("/")) for path in written)]
-    expirations = [
-        value for value in (annotations.get(contract.EXPIRATION), account.get(contract.EXPIRATION)) if value
-    ]
+    compiled = compile_identities({"a": kept} if (kept := ours(account)) else {}, settings_of({}))
+    expiration = annotations.get(contract.EXPIRATION, "3600")
     return (
-        bool(ours(account))
+        compiled is not None
+        and bool(compiled.spec["identities"])
         and (label == "true" or bool(account.get(contract.CLIENT_ID)))
         and label != "false"
         and contract.MIRROR_POD not in annotations
         and contract.PREFIX + "use-" + SUFFIX not in annotations
         and annotations.get(contract.INJECT_PROXY, "false").lower() == "false"
         and re.fullmatch("[-a-z0-9;]*", annotations.get(contract.SKIP_CONTAINERS, "")) is not None
-        and annotations.get(contract.EXPIRATION) != ""
-        and all(re.fullmatch("[0-9]{4,5}", value) for value in expirations[:1])
+        and re.fullmatch("[0-9]{4,5}", expiration) is not None
+        and contract.MIN_EXPIRATION <= int(expiration) <= contract.MAX_EXPIRATION
         and not any(volume["name"].startswith(contract.VOLUME_PREFIX) for volume in spec.get("volumes") or ())
         and not any(f"{path}/".startswith(contract.BASE_PATH + "/") for path in paths)
     )
@@ -191,3 +199,125 @@ def test_every_case(cluster: Cluster) -> None:
     print(counts)  # how many cases no API server takes, too
     assert counts["wired"] >= 40
     assert counts["left"] >= 30
+
+
+# Pods that nobody thought of.
+
+ACCOUNTS: dict[str, dict[str, str]] = {
+    "billing": {contract.CLIENT_ID: CLIENT},
+    "other": {contract.CLIENT_ID: CLIENT, contract.TENANT_ID: "other", contract.EXPIRATION: "7200"},
+    "nameless": {contract.TENANT_ID: ""},
+    "broken": {contract.CLIENT_ID: CLIENT, contract.EXPIRATION: "1h"},
+}
+BASE, VOLUME = contract.BASE_PATH, contract.POLICY_VOLUME
+VARIABLES = (contract.ENV_CLIENT_ID, contract.ENV_TOKEN_FILE, "AZURE_CLIENT_ID_", "LEVEL")
+PATHS = ("/data", BASE, BASE + "/", BASE + "2", "/var/run//secrets/azure/wi/x", "/azure/wi", "/")
+ANNOTATIONS = {
+    contract.EXPIRATION: ("", "3600", "+7200", "007200", "86401", "4000"),
+    contract.SKIP_CONTAINERS: ("", "a", "a;b", "a; b", ";", "A"),
+    contract.INJECT_PROXY: ("false", "FALSE", "true", ""),
+    contract.PREFIX + "use-" + SUFFIX: ("false", "true"),
+    "team": ("a",),
+}
+
+
+def token_volume(audience: str, seconds: int) -> Json:
+    """Return a volume of the policy's name."""
+    token = {"path": contract.TOKEN_PATH, "audience": audience, "expirationSeconds": seconds}
+    return {"name": VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}}
+
+
+mounts: st.SearchStrategy[Json] = st.fixed_dictionaries(
+    {"name": st.sampled_from(["data", VOLUME]), "mountPath": st.sampled_from(PATHS)},
+    optional={"readOnly": st.booleans()},
+)
+wired_mount = st.just({"name": VOLUME, "mountPath": BASE, "readOnly": True})
+variables: st.SearchStrategy[Json] = st.fixed_dictionaries(
+    {"name": st.sampled_from(VARIABLES)}, optional={"value": st.sampled_from(["", "mine"])}
+)
+containers: st.SearchStrategy[Json] = st.fixed_dictionaries(
+    {"name": st.sampled_from("abc")},
+    optional={
+        "env": st.lists(variables, max_size=3),
+        "volumeMounts": st.lists(
+            mounts | wired_mount, max_size=2, unique_by=lambda mount: str(mount["mountPath"])
+        ),
+    },
+)
+specs: st.SearchStrategy[Json] = st.fixed_dictionaries(
+    {
+        "serviceAccountName": st.sampled_from(list(ACCOUNTS)),
+        "containers": st.lists(containers, min_size=1, max_size=2, unique_by=lambda one: str(one["name"])),
+    },
+    optional={
+        "initContainers": st.lists(st.builds(lambda one: one | {"name": "first"}, containers), max_size=1),
+        "volumes": st.lists(
+            st.just({"name": "data", "emptyDir": {}})
+            | st.builds(
+                token_volume,
+                st.sampled_from(["api://AzureADTokenExchange", "foreign"]),
+                st.sampled_from([3600, 7200]),
+            ),
+            max_size=2,
+            unique_by=lambda volume: str(volume["name"]),
+        ),
+    },
+)
+generated = st.fixed_dictionaries(
+    {
+        "metadata": st.fixed_dictionaries(
+            {"name": st.just("web")},
+            optional={
+                "labels": st.sampled_from([{}, {contract.USE_LABEL: "true"}, {contract.USE_LABEL: "false"}]),
+                "annotations": st.fixed_dictionaries(
+                    {}, optional={key: st.sampled_from(values) for key, values in ANNOTATIONS.items()}
+                ),
+            },
+        ),
+        "spec": specs,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def mixed(cluster: Cluster) -> str:
+    """Return a namespace with all those accounts, their table known to the API server."""
+    core: Any = kubernetes.client.CoreV1Api(cluster.plane.client())
+    core.create_namespace({"metadata": {"name": "mixed", "labels": {"wired": "yes"}}})
+    for account in ACCOUNTS:
+        core.create_namespaced_service_account("mixed", {"metadata": {"name": account}})
+        with suppress(ConflictException):
+            core.create_namespaced_service_account(UNWIRED, {"metadata": {"name": account}})
+    compiled = compile_identities(ACCOUNTS, settings_of({}))
+    assert compiled
+    write(kubernetes.client.CustomObjectsApi(cluster.plane.client()), "mixed", compiled.spec)
+    eventually(lambda: "volumes" in cluster.create("mixed", complete(pod("web", "billing")))["spec"])
+    return "mixed"
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+@given(manifest=generated)
+def test_any_pod(cluster: Cluster, mixed: str, manifest: Json) -> None:
+    """Whatever the policy wires is what the webhook would have made of it; else it is left as it was."""
+    try:
+        found = normal(cluster.create(mixed, complete(manifest)))
+        bare = cluster.create(UNWIRED, complete(manifest))
+    except Refused:
+        assume(False)  # no such pod reaches either engine
+    metadata, account = bare["metadata"], ACCOUNTS[manifest["spec"]["serviceAccountName"]]
+    labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
+    if found == normal(copy.deepcopy(bare)):
+        event("left")
+        # Wired by hand already, or it is not plain.
+        plain = is_plain({"pod": bare, "account": account})
+        assert not plain
+        return
+    event("wired")
+    wiring = wire(bare, identity_of(labels, annotations, account, settings_of({})))
+    applied = jsonpatch.apply_patch(bare, wiring.operations)
+    for made in ("uid", "creationTimestamp", "namespace", "managedFields", "generation"):
+        applied["metadata"].pop(made, None)
+    assert labels.get(contract.USE_LABEL) != "false"
+    assert found == normal(cluster.create(UNWIRED, {key: applied[key] for key in KEPT}))

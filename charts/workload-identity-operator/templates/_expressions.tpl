@@ -53,8 +53,9 @@ object.spec.serviceAccountName in params.spec.identities &&
   int({{ $expiration }}) <= {{ $facts.maxExpiration }})) &&
 !object.spec.?volumes.orValue([]).exists(v,
   v.name.startsWith("{{ $facts.volumePrefix }}") && v.name != "{{ $facts.policyVolume }}") &&
-{{- /* However a path is written that leads to the base path, it has its last two parts. */}}
+{{- /* However a path is written that leads to the base path, it has its last three parts. */}}
 !(object.spec.containers + object.spec.?initContainers.orValue([])).exists(c,
-  c.?volumeMounts.orValue([]).exists(m, m.mountPath.matches("/azure/(.*/)?wi(/|$)") &&
-    !(m.mountPath == "{{ $facts.basePath }}" && m.name == "{{ $facts.policyVolume }}")))
+  c.?volumeMounts.orValue([]).exists(m,
+    (m.mountPath.matches("/secrets/(.*/)?azure/(.*/)?wi(/|$)") || m.name == "{{ $facts.policyVolume }}") &&
+    m != {"name": dyn("{{ $facts.policyVolume }}"), "mountPath": dyn("{{ $facts.basePath }}"), "readOnly": dyn(true)}))
 {{- end -}}
