@@ -240,6 +240,19 @@ def test_may_do_no_harm(release: Release) -> None:
     assert may(f"get secrets/{release.secret}")
 
 
+# Expressions.
+
+
+def test_expressions_fit_what_they_judge(release: Release) -> None:
+    """The controller that checks them against the types of pods and ServiceAccounts has nothing to say."""
+    release.helm("install", guard=True)
+    kind = f"validatingadmissionpolicies.{ADMISSION}"
+
+    for name in (release.fullname, f"{release.fullname}-guard"):
+        until(lambda name=name: "typeChecking" in release.get(kind, name).get("status", {}))  # type: ignore[misc]
+        assert release.get(kind, name)["status"]["typeChecking"] == {}
+
+
 # AKS's admissions enforcer.
 
 ENFORCED: list[dict[str, Any]] = [
