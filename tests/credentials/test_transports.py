@@ -142,8 +142,11 @@ def test_proxy_of_the_environment(
 
 
 @pytest.mark.parametrize("pattern", ["https", "https://127.0.0.1", "all"])
-def test_proxy_of_the_caller(family: Family, entra: EntraStandIn, pattern: str) -> None:
-    """Proxies can be named by scheme, or by scheme and host."""
+def test_proxy_of_the_caller(
+    family: Family, entra: EntraStandIn, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """Proxies can be named by scheme, or by scheme and host; the environment has no say then."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with proxy() as running:
         family.do(family.credential(proxies={pattern: running.address}).get_token, SCOPE)
 

@@ -178,7 +178,7 @@ def test_file_that_never_rests_is_an_error(stage: Stage, jwt: Jwt) -> None:
     """Reading does not go on for ever."""
     stage.files = [Content(jwt().encode(), steady=False)]
 
-    with pytest.raises(ClientAuthenticationError, match="changed each of the 5 times"):
+    with pytest.raises(ClientAuthenticationError, match="changed each of the 10 times"):
         stage.play(workload_identity(WISH, OPTIONS))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from workload_identity.steps import Content, Flow
 
 _PARTS = 3
-_DAMAGED_READS = 5
+_DAMAGED_READS = 10
 """How often a file is read that is being written just now."""
 _HINT = (
     "The Workload Identity Operator mounts it when a pod is created: this one may lack the label"
