@@ -14,10 +14,10 @@ TENANT = "99999999-8888-7777-6666-555555555555"
 
 @pytest.fixture(scope="session")
 def served(pytestconfig: pytest.Config) -> Iterator[Served]:
-    """One for all tests here, with the chart's defaults: this API server serves policies."""
+    """One for all tests here, by the policy where it is served, as it is here."""
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         provide()
-    with ControlPlane() as plane, serve(plane, {"azureTenantID": TENANT}) as found:
+    with ControlPlane() as plane, serve(plane, {"azureTenantID": TENANT, "engine": "auto"}) as found:
         yield found
 
 

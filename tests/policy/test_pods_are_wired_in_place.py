@@ -56,7 +56,7 @@ def reviews(served: Served, inside: Namespace) -> float:
 def abandoned() -> Iterator[Namespace]:
     """A namespace with a known ServiceAccount, and an operator that has gone since."""
     with ControlPlane() as plane, fresh_namespace(plane) as inside:
-        with serve(plane, {"azureTenantID": TENANT}):
+        with serve(plane, {"azureTenantID": TENANT, "engine": "auto"}):
             known(inside)
             inside.account("unknown", {})
         yield inside
