@@ -144,7 +144,7 @@ def _register(case: Case) -> str:
     return (
         "To register it: az identity federated-credential create --identity-name IDENTITY --resource-group"
         f" GROUP --name NAME --issuer {issuer} --subject {subject} --audiences {audience}"
-        f" (an app registration: az ad app federated-credential create --id {client}); to see what there is:"
+        f" (an app registration: az ad app federated-credential create --id {client} --parameters FILE); to see what there is:"
         " az identity federated-credential list --identity-name IDENTITY --resource-group GROUP"
     )
 
