@@ -14,10 +14,14 @@ TENANT = "99999999-8888-7777-6666-555555555555"
 
 @pytest.fixture(scope="session")
 def served(pytestconfig: pytest.Config) -> Iterator[Served]:
-    """One for all tests here; its webhook sees every namespace, so it shares no plane with others."""
+    """One for all tests here; its webhook sees every namespace, so it shares no plane with others.
+
+    By webhook alone: what the API server's policy does is `tests/policy`'s.
+    """
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         provide()
-    with ControlPlane(controllers=True) as plane, serve(plane, {"azureTenantID": TENANT}) as found:
+    values = {"azureTenantID": TENANT, "engine": "webhook"}
+    with ControlPlane(controllers=True) as plane, serve(plane, values) as found:
         yield found
 
 

@@ -35,7 +35,7 @@ def test_no_labelled_pod_slips_through_while_the_operator_is_away() -> None:
     """Labelled pods are refused, others made; controllers retry, and a restarted operator wires them."""
     with ControlPlane(controllers=True) as plane, fresh_namespace(plane) as inside:
         port = free_port()
-        install_chart(plane, port, {"azureTenantID": TENANT})
+        install_chart(plane, port, {"azureTenantID": TENANT, "engine": "webhook"})
         inside.account("billing", {contract.CLIENT_ID: CLIENT})
 
         with pytest.raises(ProcessFailed, match=r"mutation\.azure-workload-identity\.io"):
@@ -90,7 +90,7 @@ def test_cluster_without_any_account_is_served() -> None:
     """The API server lists none as null: the operator is ready all the same."""
     with ControlPlane() as plane:
         port = free_port()
-        install_chart(plane, port, {"azureTenantID": TENANT})
+        install_chart(plane, port, {"azureTenantID": TENANT, "engine": "webhook"})
         plane.kubectl("delete", "serviceaccounts", "--all", "--all-namespaces")
         with operator_running(plane, port, environ={"AZURE_TENANT_ID": TENANT}) as operator:
             assert operator.metric("workload_identity_identities") == 0

@@ -1,22 +1,17 @@
 """The whole operator on a real API server: what users' pods become."""
 
 import json
-import time
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import kubernetes.client
 import pytest
-import trustme
-from aiohttp import web
 
-from testkit import loopback
 from testkit.installation import Served
+from testkit.neighbours import later_webhook
 from testkit.processes import ProcessFailed, finish
-from testkit.workloads import CLIENT, LABELS, Namespace, env_of, pod
+from testkit.workloads import CLIENT, LABELS, Namespace, env_of, eventually, pod
 from workload_identity_operator import contract
 
 TENANT = "99999999-8888-7777-6666-555555555555"
@@ -31,15 +26,6 @@ WIRED = {
 def volumes_of(stored: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the volumes of ours in a stored pod."""
     return [v for v in stored["spec"]["volumes"] if v["name"].startswith(contract.VOLUME_PREFIX)]
-
-
-def eventually(found: Callable[[], Any], within: float = 20) -> Any:
-    """Return what `found` returns once that is true."""
-    deadline = time.monotonic() + within
-    while not (value := found()):
-        assert time.monotonic() < deadline, f"not within {within} s"
-        time.sleep(0.1)
-    return value
 
 
 def test_labelled_pod_of_an_annotated_account_is_wired(inside: Namespace) -> None:
@@ -199,61 +185,6 @@ def test_author_is_warned_of_what_looks_wrong(inside: Namespace) -> None:
     assert told.status == 0
     assert 'Warning: ServiceAccount annotation client-id is no GUID: "billing"' in told.errors
     assert 'Warning: ServiceAccount annotation "azure.workload.identity/client_id" is unknown' in told.errors
-
-
-@contextmanager
-def later_webhook(inside: Namespace, patch: list[Mapping[str, Any]]) -> Iterator[None]:
-    """Run a mutating webhook of someone else's that comes after ours and applies a patch."""
-
-    async def answer(request: web.Request) -> web.Response:
-        review = await request.json()
-        pod = review["request"]["object"]
-        done = any(c["name"] == "sidecar" for c in pod["spec"]["containers"])
-        response = {"uid": review["request"]["uid"], "allowed": True}
-        if not done:
-            text = json.dumps(patch).encode()
-            response |= {"patchType": "JSONPatch", "patch": b64encode(text).decode()}
-        return web.json_response(
-            {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
-        )
-
-    application, authority = web.Application(), trustme.CA()
-    application.router.add_post("/", answer)
-    name = f"zz-{inside.name}"
-    with loopback.listening("127.0.0.1", 0) as listener:
-        tls = loopback.server_tls(authority, "127.0.0.1")
-        with loopback.serving(application, listener, tls):
-            bundle = b64encode(authority.cert_pem.bytes()).decode()
-            inside.create(
-                {
-                    "apiVersion": "admissionregistration.k8s.io/v1",
-                    "kind": "MutatingWebhookConfiguration",
-                    "metadata": {"name": name},
-                    "webhooks": [
-                        {
-                            "name": "sidecar.example.com",
-                            "admissionReviewVersions": ["v1"],
-                            "sideEffects": "None",
-                            "clientConfig": {"url": f"{loopback.address(listener)}/", "caBundle": bundle},
-                            "namespaceSelector": {
-                                "matchLabels": {"kubernetes.io/metadata.name": inside.name}
-                            },
-                            "rules": [
-                                {
-                                    "apiGroups": [""],
-                                    "apiVersions": ["v1"],
-                                    "operations": ["CREATE"],
-                                    "resources": ["pods"],
-                                }
-                            ],
-                        }
-                    ],
-                }
-            )
-            try:
-                yield
-            finally:
-                inside.kubectl("delete", "mutatingwebhookconfiguration", name)
 
 
 def test_container_that_a_later_webhook_adds_is_wired_too(inside: Namespace) -> None:

@@ -141,11 +141,11 @@ def test_an_operator_outside_serves_the_cluster(release: Release) -> None:
     billing = '--overrides={"spec": {"serviceAccountName": "billing"}}'
     pod = ("check", "--image=none", f"--labels={contract.USE_LABEL}=true", billing, where)
     look = partial(release.plane.kubectl, "run", *pod, "--dry-run=server", "--output=json")
-    release.helm("install", **OUTSIDE)
+    release.helm("install", engine="webhook", **OUTSIDE)
 
     with operator(release, f"--webhook-configuration={release.fullname}") as outside:
         bundle = release.webhook()["clientConfig"]["caBundle"]
-        release.helm("upgrade", webhook={"url": outside.webhook})
+        release.helm("upgrade", engine="webhook", webhook={"url": outside.webhook})
         assert release.webhook()["clientConfig"] == {"url": outside.webhook, "caBundle": bundle}
         (container,) = json.loads(look())["spec"]["containers"]
     with pytest.raises(ProcessFailed, match=f'failed calling webhook "{contract.WEBHOOK_NAME}"'):
@@ -182,8 +182,14 @@ def rights(release: Release, account: str, namespace: str) -> set[tuple[str, ...
 
 @pytest.mark.parametrize("values", [{}, OUTSIDE], ids=["inside", "outside"])
 def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]) -> None:
-    """Beyond what every account may do: read ServiceAccounts, keep one configuration and one Secret."""
+    """Beyond what everyone may do: read ServiceAccounts, keep PodWirings, one configuration, one Secret."""
+    tables = ("get", "list", "watch", "create", "patch", "delete")
     everywhere = {
+        *((verb, contract.POD_WIRING_GROUP, contract.POD_WIRINGS, "*") for verb in tables),
+        *(
+            (verb, contract.POD_WIRING_GROUP, f"{contract.POD_WIRINGS}/status", "*")
+            for verb in ("get", "patch")
+        ),
         *((verb, "", "serviceaccounts", "*") for verb in ("get", "list", "watch")),
         *((verb, ADMISSION, "mutatingwebhookconfigurations", release.fullname) for verb in ("get", "patch")),
     }
@@ -232,6 +238,19 @@ def test_may_do_no_harm(release: Release) -> None:
 
     assert [what for what in wanted if may(what)] == []
     assert may(f"get secrets/{release.secret}")
+
+
+# Expressions.
+
+
+def test_expressions_fit_what_they_judge(release: Release) -> None:
+    """The controller that checks them against the types of pods and ServiceAccounts has nothing to say."""
+    release.helm("install", guard=True)
+    kind = f"validatingadmissionpolicies.{ADMISSION}"
+
+    for name in (release.fullname, f"{release.fullname}-guard"):
+        until(lambda name=name: "typeChecking" in release.get(kind, name).get("status", {}))  # type: ignore[misc]
+        assert release.get(kind, name)["status"]["typeChecking"] == {}
 
 
 # AKS's admissions enforcer.
@@ -285,6 +304,12 @@ def test_an_enforcer_with_news_would_conflict(release: Release) -> None:
 # The end.
 
 
+KEPT = {
+    f"CustomResourceDefinition//{contract.POD_WIRINGS}.{contract.POD_WIRING_GROUP}",
+    f"APIService//v1.{contract.POD_WIRING_GROUP}",
+}
+
+
 def objects_of(plane: ControlPlane) -> set[str]:
     """Return all objects there are, but for those that come and go by themselves."""
     transient = ("events", "leases", "endpointslices", "componentstatuses")
@@ -296,14 +321,38 @@ def objects_of(plane: ControlPlane) -> set[str]:
 
 @pytest.mark.parametrize("values", [{}, OUTSIDE], ids=["inside", "outside"])
 def test_uninstalling_leaves_nothing(release: Release, values: dict[str, Any]) -> None:
-    """Neither what the chart made nor what came of it: Secrets, pods, records of the release."""
-    before = objects_of(release.plane)
+    """Neither what the chart made nor what came of it: Secrets, pods, records of the release.
+
+    But for the kind of the tables, which others may have in use.
+    """
+    before = objects_of(release.plane) | KEPT
     release.helm("install", **values)
     assert objects_of(release.plane) - before
 
     release.plane.helm("uninstall", release.name, f"--namespace={release.namespace}")
 
     until(lambda: not objects_of(release.plane) - before)
+
+
+def test_kind_of_the_tables_is_brought_once(release: Release) -> None:
+    """A release that finds it leaves it to the one that brought it, and outlives that one's end."""
+    definition = f"{contract.POD_WIRINGS}.{contract.POD_WIRING_GROUP}"
+    release.plane.kubectl("delete", "crd", definition, "--ignore-not-found")
+    release.helm("install")
+    other = Release(release.plane, f"{release.name}-2", release.namespace, release.workloads)
+    other.helm("install")
+    before = release.get("crd", definition)["metadata"]
+
+    release.helm("upgrade", commonLabels={"changed": "yes"})
+    other.helm("upgrade", commonLabels={"changed": "no"})
+    release.plane.helm("uninstall", release.name, f"--namespace={release.namespace}")
+    other.helm("upgrade")
+    other.plane.helm("uninstall", other.name, f"--namespace={release.namespace}")
+
+    after = release.get("crd", definition)["metadata"]
+    assert after["uid"] == before["uid"]
+    assert after["annotations"]["meta.helm.sh/release-name"] == release.name
+    assert after["labels"]["changed"] == "yes"
 
 
 def test_notes_have_the_values_in_force(release: Release) -> None:

@@ -10,13 +10,14 @@ from click import Command, Group
 from testkit.binaries import provide
 from testkit.manifests import CHART, TENANT, read_values, rendered
 from testkit.processes import output_of
-from workload_identity_operator import __version__, clouds, contract
+from workload_identity_operator import __version__, clouds, contract, identity
 from workload_identity_operator.__main__ import cli
 from workload_identity_operator.settings import DEFAULT_NAMESPACE, Flags, Settings, read_settings
 
 Render = Callable[..., dict[str, Any]]
 Values = dict[str, Any]
 
+TERM = {"key": "a", "operator": "Exists"}
 OUTSIDE = {"webhook": {"url": "https://127.0.0.1:9443"}}
 
 
@@ -72,7 +73,7 @@ def test_an_object_for_each_file(render: Render) -> None:
     """Each template makes one object and is named after its kind."""
     files = {path.stem for path in (CHART / "templates").glob("*.yaml")}
 
-    assert {kind.lower() for kind in render()} == files
+    assert {kind.lower() for kind in render({"engine": "policy"})} == files
 
 
 def test_objects_are_named_after_the_release(render: Render) -> None:
@@ -137,8 +138,11 @@ def test_an_operator_outside_the_cluster(render: Render, given: str, called: str
     assert sorted(objects) == [
         "ClusterRole",
         "ClusterRoleBinding",
+        "CustomResourceDefinition",
         "MutatingWebhookConfiguration",
         "ServiceAccount",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
     ]
     assert webhook(objects)["clientConfig"] == {"url": called}
 
@@ -185,6 +189,93 @@ def test_declines_the_admissions_enforcer(render: Render) -> None:
 
     assert declined == {"note": "a", "admissions.enforcer/disabled": "true"}
     assert obeyed["MutatingWebhookConfiguration"]["metadata"]["annotations"] == {"note": "a"}
+
+
+# The policies.
+
+SERVED = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+
+
+def policy(objects: dict[str, Any]) -> Any:
+    """Return the spec of the policy that wires pods."""
+    return objects["MutatingAdmissionPolicy"]["spec"]
+
+
+def test_expressions_have_the_operators_facts() -> None:
+    """Names, paths and bounds of the expressions are the operator's own."""
+    text = (CHART / "templates" / "_facts.tpl").read_text(encoding="utf-8")
+
+    assert yaml.safe_load(text.partition("-}}\n")[2].partition("{{-")[0]) == {
+        "prefix": contract.PREFIX,
+        "mirrorPod": contract.MIRROR_POD,
+        "basePath": contract.BASE_PATH,
+        "tokenPath": contract.TOKEN_PATH,
+        "tokenFileVariable": contract.ENV_TOKEN_FILE,
+        "volumePrefix": contract.VOLUME_PREFIX,
+        "policyVolume": contract.POLICY_VOLUME,
+        "minExpiration": contract.MIN_EXPIRATION,
+        "maxExpiration": contract.MAX_EXPIRATION,
+        "guid": identity._GUID,
+    }
+
+
+@pytest.mark.parametrize(
+    ("engine", "served", "rendered_there"),
+    [
+        ("auto", "", False),
+        ("auto", SERVED, True),
+        ("policy", "", True),
+        ("webhook", SERVED, False),
+    ],
+)
+def test_who_wires(render: Render, engine: str, served: str, rendered_there: bool) -> None:
+    """By itself where the API server serves policies; forced on or off by value."""
+    objects = render({"engine": engine}, api_versions=served)
+
+    assert ("MutatingAdmissionPolicy" in objects) is rendered_there
+    assert ("MutatingAdmissionPolicyBinding" in objects) is rendered_there
+
+
+def test_the_policy_is_bound_to_the_operators_tables(render: Render) -> None:
+    """To the PodWiring of the name that the operator writes; what it cannot judge goes on to the webhook."""
+    objects = render({"engine": "policy"})
+    definition = objects["CustomResourceDefinition"]
+    group, version = contract.POD_WIRING_API.split("/")
+
+    assert policy(objects)["paramKind"] == {"apiVersion": contract.POD_WIRING_API, "kind": "PodWiring"}
+    assert policy(objects)["failurePolicy"] == "Ignore"
+    assert objects["MutatingAdmissionPolicyBinding"]["spec"] == {
+        "policyName": objects["MutatingAdmissionPolicy"]["metadata"]["name"],
+        "paramRef": {"name": contract.POD_WIRING_NAME, "parameterNotFoundAction": "Allow"},
+    }
+    assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert (definition["spec"]["group"], definition["spec"]["names"]["plural"]) == (
+        group,
+        contract.POD_WIRINGS,
+    )
+    assert [found["name"] for found in definition["spec"]["versions"]] == [version]
+
+
+def test_the_policy_sees_the_namespaces_of_the_webhook(render: Render) -> None:
+    """And the pods: those of its label, or also those without one."""
+    values = {
+        "engine": "policy",
+        "mutatingWebhookNamespaceSelector": {"matchLabels": {"stage": "prod"}},
+        "mutatingWebhookObjectSelector": {"matchLabels": {"team": "a"}, "matchExpressions": [TERM]},
+    }
+    wide, narrow = render(values), render(values | {"selection": "label"})
+    not_out = {"key": contract.USE_LABEL, "operator": "NotIn", "values": ["false"]}
+
+    for objects in (wide, narrow):
+        constraints = policy(objects)["matchConstraints"]
+        assert constraints["namespaceSelector"] == webhook(objects)["namespaceSelector"]
+        assert constraints["resourceRules"] == webhook(objects)["rules"]
+        assert constraints["objectSelector"]["matchExpressions"] == [TERM, not_out]
+    assert policy(wide)["matchConstraints"]["objectSelector"]["matchLabels"] == {"team": "a"}
+    assert policy(narrow)["matchConstraints"]["objectSelector"]["matchLabels"] == {
+        "team": "a",
+        contract.USE_LABEL: "true",
+    }
 
 
 # The operator's pods.
@@ -400,7 +491,6 @@ def test_values_can_be_unset(render: Render) -> None:
 # No value does nothing.
 
 CTE = "customTokenEndpoint"
-TERM = {"key": "a", "operator": "Exists"}
 BOTH = {f"{CTE}.annotationSuffix": "a", f"{CTE}.audience": "api://a"}
 SIGNER = {f"{CTE}.azureKubernetesCACTBSignerName": "a/b"}
 
@@ -417,6 +507,9 @@ OTHERS: dict[str, Any] = {
     f"{CTE}.azureKubernetesCAConfigMapName": "a",
     f"{CTE}.azureKubernetesCACTBSignerName": "c/d",
     f"{CTE}.azureKubernetesCACTBLabelSelector": "{}",
+    "engine": "policy",
+    "selection": "label",
+    "guard": True,
     "webhook.url": "https://a",
     "failurePolicy": "Ignore",
     "timeoutSeconds": 7,
@@ -469,7 +562,10 @@ OTHERS: dict[str, Any] = {
 }
 """Another value than the default for each; metricsBackend has no other, so it is taken away."""
 
-NEEDED = dict.fromkeys(BOTH, BOTH) | {f"{CTE}.azureKubernetesCACTBLabelSelector": SIGNER}
+NEEDED = dict.fromkeys(BOTH, BOTH) | {
+    f"{CTE}.azureKubernetesCACTBLabelSelector": SIGNER,
+    "selection": {"engine": "policy"},
+}
 """What else must be set for some of them."""
 
 

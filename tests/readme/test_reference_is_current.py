@@ -58,6 +58,8 @@ def test_rights(role: str) -> None:
     wanted = {
         "clusterrole": {
             ("serviceaccounts", ("get", "list", "watch"), False),
+            ("podwirings", ("get", "list", "watch", "create", "patch", "delete"), False),
+            ("podwirings/status", ("get", "patch"), False),
             ("mutatingwebhookconfigurations", ("get", "patch"), True),
         },
         "role": {("secrets", ("get", "patch"), True)},

@@ -1,6 +1,7 @@
 """The public API as a user's program has it: never run, only type-checked."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import azure.core.credentials
 import azure.core.credentials_async
@@ -91,7 +92,7 @@ async def awaiting() -> None:
         ours: aio.AsyncTokenCredential = awaited
         ours_with_info: aio.AsyncSupportsTokenInfo = awaited
         policy = AsyncBearerTokenCredentialPolicy(awaited, "a-scope")
-        provider: Callable[[], Awaitable[str]] = aio.get_bearer_token_provider(awaited, "a-scope")
+        provider: Callable[[], Coroutine[Any, Any, str]] = aio.get_bearer_token_provider(awaited, "a-scope")
         text: str = await provider()
         print(token, info, theirs, theirs_with_info, ours, ours_with_info, policy, text)
         await same.close()

@@ -1,61 +1,27 @@
-"""What becomes of a pod, one YAML file a case: `cases/<topic>/<case>.yaml`, found by walking.
-
-    description   what the case shows, one sentence
-    pod           as the API server sends it
-    account       annotations of its ServiceAccount; null when there is no such one
-    settings      environment variables and flags other than the usual ones
-    kubernetes    version of the API server, where the usual one would not show it
-    wired         the pod afterwards
-    refused       instead of `wired`: texts that the refusal holds
-    warnings      texts, one for each warning in its order; none when left out
-
-Each goes the whole way from a review's bytes to its answer's.
-"""
+"""What becomes of each case's pod (`testkit.cases`), the whole way from a review's bytes to its answer's."""
 
 import json
 from base64 import b64decode
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jsonpatch
 import pytest
-import yaml
 
+from testkit.cases import read_cases, settings_of
 from workload_identity_operator import contract
 from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.admission import admit
 from workload_identity_operator.reviews import LONGEST_WARNING, V1, read_review
-from workload_identity_operator.settings import Flags, Settings, read_settings
 from workload_identity_operator.sidecar import runs_native_sidecars
 
 Json = dict[str, Any]
 
-FOLDER = Path(__file__).parent / "cases"
 USUAL_KUBERNETES = "v1.36.3"
-ENVIRONMENT = {"AZURE_TENANT_ID": "22222222-2222-2222-2222-222222222222"}
 
-
-def read_case(path: Path) -> Json:
-    """Return a case with no two parts shared: a patch to one must not reach another by an alias."""
-    case: Json = json.loads(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
-    outcome = {"wired"} if "wired" in case else {"refused"}
-    optional = {"settings", "kubernetes", "warnings"}
-    assert case.keys() - optional == {"description", "pod", "account"} | outcome, path
-    return case
-
-
-CASES = {str(path.relative_to(FOLDER).with_suffix("")): read_case(path) for path in FOLDER.rglob("*.yaml")}
+CASES = read_cases()
 WIRED = sorted(name for name, case in CASES.items() if "wired" in case)
 REFUSED = sorted(name for name, case in CASES.items() if "refused" in case)
-
-
-def settings_of(case: Json) -> Settings:
-    """Return the settings that the case asks for, read as the command line is."""
-    given: Mapping[str, str] = case.get("settings", {})
-    flags = {name[2:].replace("-", "_"): value for name, value in given.items() if name.startswith("--")}
-    environ = {name: value for name, value in given.items() if not name.startswith("--")}
-    return read_settings(Flags(**flags), ENVIRONMENT | environ)  # type: ignore[arg-type]
 
 
 async def response_to(pod: Json, case: Json) -> Json:

@@ -35,6 +35,10 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- printf "%s-certificate" (include "workload-identity-operator.fullname" .) -}}
 {{- end -}}
 
+{{- define "workload-identity-operator.guard" -}}
+{{- printf "%s-guard" (include "workload-identity-operator.fullname" .) -}}
+{{- end -}}
+
 {{- define "workload-identity-operator.image" -}}
 {{- $registry := default .Values.image.registry .Values.global.imageRegistry -}}
 {{- $repository := list $registry .Values.image.repository | compact | join "/" -}}
@@ -64,4 +68,44 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
       "azurechinacloud" "api://AzureADTokenExchangeChina" -}}
 {{- $cloud := lower .Values.azureEnvironment -}}
 {{- default (get $national $cloud | default "api://AzureADTokenExchange") .Values.audience -}}
+{{- end -}}
+
+{{/* Namespaces whose pods are wired. */}}
+{{- define "workload-identity-operator.namespaceSelector" -}}
+{{- with (default dict .Values.mutatingWebhookNamespaceSelector).matchLabels }}
+matchLabels:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+matchExpressions:
+  {{- with (default dict .Values.mutatingWebhookNamespaceSelector).matchExpressions }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  # Nothing that the cluster or the operator itself needs to start may wait for the operator.
+  - key: kubernetes.io/metadata.name
+    operator: NotIn
+    {{- if .Values.webhook.url }}
+    values: [kube-system]
+    {{- else }}
+    values: {{ list "kube-system" .Release.Namespace | uniq | toJson }}
+    {{- end }}
+  {{- if not .Values.admissionsEnforcer.disabled }}
+  - key: control-plane
+    operator: DoesNotExist
+  {{- end }}
+  - key: control-plane
+    operator: NotIn
+    values: ["true"]
+  - key: kubernetes.azure.com/managedby
+    operator: NotIn
+    values: [aks]
+{{- end -}}
+
+{{/* Pods that ask for an identity by their label. */}}
+{{- define "workload-identity-operator.labelled" -}}
+matchLabels:
+  {{- merge (dict "azure.workload.identity/use" "true") (dig "matchLabels" dict (default dict .Values.mutatingWebhookObjectSelector)) | toYaml | nindent 2 }}
+{{- with (default dict .Values.mutatingWebhookObjectSelector).matchExpressions }}
+matchExpressions:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}

@@ -15,7 +15,7 @@ from workload_identity.protocols import AsyncSupportsTokenInfo, AsyncTokenCreden
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
     from typing import Any, Self
 
@@ -127,7 +127,7 @@ class WorkloadIdentityCredential(WorkloadIdentity, Awaiting):  # noqa: D101 - it
 
 def get_bearer_token_provider(
     credential: AsyncTokenCredential | AsyncSupportsTokenInfo, *scopes: str
-) -> Callable[[], Awaitable[str]]:
+) -> Callable[[], Coroutine[Any, Any, str]]:
     """Return a coroutine function that returns a token's text, for libraries that take one.
 
     A credential of this package holds its tokens itself. Another one's token is held here: one caller asks

@@ -144,8 +144,9 @@ def _register(case: Case) -> str:
     return (
         "To register it: az identity federated-credential create --identity-name IDENTITY --resource-group"
         f" GROUP --name NAME --issuer {issuer} --subject {subject} --audiences {audience}"
-        f" (an app registration: az ad app federated-credential create --id {client}); to see what there is:"
-        " az identity federated-credential list --identity-name IDENTITY --resource-group GROUP"
+        f" (an app registration: az ad app federated-credential create --id {client} --parameters FILE);"
+        " to see what there is: az identity federated-credential list --identity-name IDENTITY"
+        " --resource-group GROUP"
     )
 
 
@@ -253,6 +254,7 @@ _CURES: Mapping[int, Callable[[Case], str]] = {
     700016: _unknown_client,
     700024: _out_of_time,
     700027: _bad_signature,
+    7000272: _bad_signature,  # a key id that the key set does not have
     50012: _bad_signature,
     90061: _unreachable_issuer,
     50166: _unreachable_issuer,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LONGEST_PAUSE = 60
 """Seconds; a server that asks for a longer pause is not waited for while a good token is held."""
-_STALE = frozenset({700024, 700027, 50012, 50027, 7000215})
+_STALE = frozenset({700024, 700027, 7000272, 50012, 50027, 7000215})
 """The assertion is out of its time or damaged: the file may have a better one by now."""
 _PROPAGATING = frozenset({70021, 700211, 700212, 700213})
 _TRANSIENT = frozenset({70021, 90061, 50166})

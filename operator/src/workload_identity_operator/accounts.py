@@ -7,7 +7,7 @@ pods naming it costs one request; the watch clears that at once.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapping
 from typing import Final, TypeAlias
 
 from workload_identity_operator import contract
@@ -33,12 +33,14 @@ class Accounts:
 
     Attributes:
         on_lookup: Told "table", "live", "missing" or "failed" for each answer.
+        on_change: Told the namespace when what the table has of it changes.
     """
 
     def __init__(
         self,
         fetch: Callable[[str, str], Awaitable[Annotations | None]],
         on_lookup: Callable[[str], None] = lambda _: None,
+        on_change: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Start with an empty table.
 
@@ -46,10 +48,12 @@ class Accounts:
             fetch: Asks the API server for (namespace, name); None when there is none, an error of
                 any kind when it could not tell.
             on_lookup: See the class.
+            on_change: See the class.
         """
         self.on_lookup = on_lookup
+        self.on_change = on_change
         self._fetch = fetch
-        self._table: dict[Name, Annotations] = {}
+        self._table: dict[str, dict[str, Annotations]] = {}
         self._flights: dict[Name, asyncio.Task[Annotations | None]] = {}
         self._missing: set[Name] = set()
         self._filling = False
@@ -57,7 +61,15 @@ class Accounts:
 
     def __len__(self) -> int:
         """Return how many ServiceAccounts carry our annotations."""
-        return len(self._table)
+        return sum(map(len, self._table.values()))
+
+    def namespaces(self) -> Collection[str]:
+        """Return the namespaces with a ServiceAccount that carries our annotations."""
+        return self._table.keys()
+
+    def identities(self, namespace: str) -> Mapping[str, Annotations]:
+        """Return the ServiceAccounts of a namespace that carry our annotations, by name."""
+        return self._table.get(namespace, {})
 
     def put(self, namespace: str, name: str, annotations: Mapping[str, str] | None) -> None:
         """Take what the watch told of a ServiceAccount that exists."""
@@ -65,26 +77,34 @@ class Accounts:
         if self._filling:
             self._told.add(key)
         self._missing.discard(key)
-        if kept := ours(annotations):
-            self._table[key] = kept
-        else:
-            self._table.pop(key, None)
+        self._keep(namespace, name, ours(annotations))
 
     def drop(self, namespace: str, name: str) -> None:
         """Take that the watch told of a ServiceAccount that is gone."""
         key = (namespace, name)
         if self._filling:
             self._told.add(key)
-        self._table.pop(key, None)
+        self._keep(namespace, name, {})
+
+    def _keep(self, namespace: str, name: str, kept: Annotations) -> None:
+        inside = self._table.get(namespace, {})
+        if kept == inside.get(name, {}):
+            return
+        if kept:
+            self._table.setdefault(namespace, inside)[name] = kept
+        else:
+            del inside[name]
+            if not inside:
+                del self._table[namespace]
+        self.on_change(namespace)
 
     async def fill(self, listing: AsyncIterable[tuple[str, str, Annotations]]) -> None:
         """Take a listing of all ServiceAccounts, which may be older than what the watch tells meanwhile."""
         self._filling = True
         try:
             async for namespace, name, annotations in listing:
-                key = (namespace, name)
-                if key not in self._told and (kept := ours(annotations)):
-                    self._table[key] = kept
+                if (namespace, name) not in self._told and (kept := ours(annotations)):
+                    self._keep(namespace, name, kept)
         finally:
             self._filling = False
             self._told.clear()
@@ -96,7 +116,7 @@ class Accounts:
             AccountLookupFailed: It is not in the table and the API server did not tell in time.
         """
         key = (namespace, name)
-        known = self._table.get(key)
+        known = self.identities(namespace).get(name)
         if known is not None:
             self.on_lookup("table")
             return known

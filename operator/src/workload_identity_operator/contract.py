@@ -51,6 +51,9 @@ VOLUME_PREFIX: Final = "azure-workload-identity-reserved-"
 VOLUME_HASH_LENGTH: Final = 30
 """Hex digits after the prefix: 33 + 30 = 63, the longest name Kubernetes allows."""
 
+POLICY_VOLUME: Final = VOLUME_PREFIX + "policy"
+"""The volume's name where the API server's own policy wires the pod: CEL has no hash function."""
+
 # The proxy for programs that call the instance metadata service.
 PROXY_NAME: Final = "azwi-proxy"
 PROXY_INIT_NAME: Final = "azwi-proxy-init"
@@ -71,6 +74,16 @@ MIN_EXPIRATION: Final = 3600
 """Seconds; included."""
 MAX_EXPIRATION: Final = 86400
 """Seconds; included."""
+
+# The table that the API server's policy wires pods from.
+POD_WIRING_GROUP: Final = "workload-identity.io"
+POD_WIRING_API: Final = f"{POD_WIRING_GROUP}/v1"
+POD_WIRINGS: Final = "podwirings"
+"""The resource, as it stands in a URL."""
+POD_WIRING_NAME: Final = "workload-identity"
+"""Name of the one PodWiring of a namespace."""
+MAX_POD_WIRING_BYTES: Final = 900_000
+"""Of identities in one PodWiring; etcd takes requests of 1.5 MiB."""
 
 # The webhook.
 WEBHOOK_NAME: Final = "mutation.azure-workload-identity.io"

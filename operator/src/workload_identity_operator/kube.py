@@ -13,19 +13,25 @@ import aiohttp
 import kopf
 import yaml
 
-from workload_identity_operator import __version__
+from workload_identity_operator import __version__, contract
 from workload_identity_operator.errors import SettingsInvalid
 
 Json: TypeAlias = dict[str, Any]
 
 PAGE: Final = 250
 """Objects a listing asks for at a time; all 10,000 at once cost 10 MB more."""
+_PAGE_OF_TABLES: Final = 20
+"""PodWirings can be large."""
 FIELD_MANAGER: Final = "workload-identity-operator"
 
 _IN_CLUSTER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # Names and annotations are all we read: half the bytes, a tenth of the memory.
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_APPLY: Final = "application/apply-patch+yaml"
+_FORCED: Final = {"fieldManager": FIELD_MANAGER, "force": "true"}
+_WATCH: Final = 5 * 60
+"""Seconds that a watch lasts; then all is listed anew."""
 _WEBHOOKS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
 
@@ -142,7 +148,7 @@ def _bearer_from(path: Path) -> aiohttp.ClientMiddlewareType:
 
 
 class KubeApi:
-    """Asks for ServiceAccounts and the version, keeps one webhook configuration's caBundle and one Secret."""
+    """Asks for ServiceAccounts and the version, keeps PodWirings, one caBundle, one Secret."""
 
     def __init__(self, server: str, session: aiohttp.ClientSession) -> None:
         self._server = server.rstrip("/")
@@ -203,9 +209,9 @@ class KubeApi:
         await self._call(
             "PATCH",
             f"{_WEBHOOKS}/{name}",
-            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            query=_FORCED,
             body=body,
-            content="application/apply-patch+yaml",
+            content=_APPLY,
         )
 
     async def secret(self, namespace: str, name: str) -> tuple[dict[str, bytes], str] | None:
@@ -235,6 +241,75 @@ class KubeApi:
                 return False
             raise
         return True
+
+    async def pod_wirings(self) -> AsyncIterator[tuple[str, Json]]:
+        """Yield the PodWirings of our name, then every change, until the API server ends the watch.
+
+        Yields:
+            ("LISTED", object) for each there is; once ("SYNCED", {}); then "ADDED", "MODIFIED" or
+            "DELETED" with the object.
+
+        Raises:
+            ApiError: They could not be listed or watched; status 404 when there is no such resource.
+        """
+        path = f"/apis/{contract.POD_WIRING_API}/{contract.POD_WIRINGS}"
+        chosen = {"fieldSelector": f"metadata.name={contract.POD_WIRING_NAME}"}
+        following = ""
+        while True:
+            query = {"limit": str(_PAGE_OF_TABLES)} | ({"continue": following} if following else {})
+            page = await self._call("GET", path, query=chosen | query)
+            for item in page["items"] or ():
+                yield "LISTED", item
+            following = page["metadata"].get("continue", "")
+            if not following:
+                break
+        yield "SYNCED", {}
+        since = {"resourceVersion": page["metadata"]["resourceVersion"], "timeoutSeconds": str(_WATCH)}
+        async for line in self._lines(path, chosen | since | {"watch": "true"}):
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                status = event["object"]
+                raise ApiError(f"watch {path}: {status.get('message')}", status.get("code", 0))
+            yield event["type"], event["object"]
+
+    async def apply_pod_wiring(self, namespace: str, spec: Json) -> Json:
+        """Make a namespace's PodWiring have this spec; return it as stored."""
+        return await self._apply_pod_wiring(namespace, "", {"spec": spec})
+
+    async def apply_pod_wiring_status(self, namespace: str, status: Json) -> Json:
+        """Make a namespace's PodWiring have this status; return it as stored."""
+        return await self._apply_pod_wiring(namespace, "/status", {"status": status})
+
+    async def _apply_pod_wiring(self, namespace: str, part: str, content: Json) -> Json:
+        meta = {"name": contract.POD_WIRING_NAME, "namespace": namespace}
+        kind = {"apiVersion": contract.POD_WIRING_API, "kind": "PodWiring"}
+        path = _pod_wiring(namespace) + part
+        return await self._call(
+            "PATCH", path, query=_FORCED, body={**kind, "metadata": meta, **content}, content=_APPLY
+        )
+
+    async def delete_pod_wiring(self, namespace: str) -> None:
+        """Delete a namespace's PodWiring, if it has one."""
+        try:
+            await self._call("DELETE", _pod_wiring(namespace))
+        except ApiError as error:
+            if error.status != 404:  # noqa: PLR2004 - Not Found
+                raise
+
+    async def _lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """Yield the lines of an answer that comes little by little, however long they are."""
+        patience = aiohttp.ClientTimeout(sock_connect=30, sock_read=_WATCH + 60)
+        try:
+            async with self._session.get(self._server + path, params=query, timeout=patience) as response:
+                if response.status >= 400:  # noqa: PLR2004 - client and server errors
+                    raise ApiError(f"watch {path}: {response.status} {response.reason}", response.status)
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield line
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(f"watch {path}: {str(error) or type(error).__name__}") from error
 
     async def _get(self, path: str, accept: str = "application/json") -> Json | None:
         try:
@@ -275,3 +350,8 @@ class KubeApi:
             told = found.get("message") if isinstance(found, dict) else None
             raise ApiError(f"{method} {path}: {response.status}: {told or response.reason}", response.status)
         return dict(found)
+
+
+def _pod_wiring(namespace: str) -> str:
+    kind, name = contract.POD_WIRINGS, contract.POD_WIRING_NAME
+    return f"/apis/{contract.POD_WIRING_API}/namespaces/{namespace}/{kind}/{name}"

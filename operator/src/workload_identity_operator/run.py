@@ -14,6 +14,7 @@ from workload_identity_operator.handlers import registry
 from workload_identity_operator.health import Health
 from workload_identity_operator.kube import ApiError, Cluster, KubeApi
 from workload_identity_operator.metrics import Metrics
+from workload_identity_operator.podwirings import PodWirings
 from workload_identity_operator.reviews import Review
 from workload_identity_operator.serving import AdmissionServer, probes
 from workload_identity_operator.settings import Settings
@@ -37,6 +38,8 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
     async with cluster.open() as session:
         api = KubeApi(cluster.server, session)
         accounts = Accounts(api.service_account, metrics.looked_up)
+        wirings = PodWirings(api, accounts, settings)
+        accounts.on_change = wirings.changed
         metrics.watch(lambda: len(accounts), lambda: health.ready)
 
         native_sidecars = True  # as in all clusters that upstream supports, until this one tells
@@ -58,7 +61,8 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
             _log.info("starting", extra={name: f"http://{where}" for name, where in addresses.items()})
             async with asyncio.TaskGroup() as duties:
                 tasks = [
-                    duties.create_task(_fill(accounts, api, health)),
+                    duties.create_task(_fill(accounts, api, health, wirings)),
+                    duties.create_task(wirings.run()),
                     duties.create_task(upgrades.follow(api, health, take_version)),
                     duties.create_task(_keep_certificate(api, settings, health, load)),
                 ]
@@ -95,7 +99,7 @@ async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) 
         signals.cancel()
 
 
-async def _fill(accounts: Accounts, api: KubeApi, health: Health) -> None:
+async def _fill(accounts: Accounts, api: KubeApi, health: Health, wirings: PodWirings) -> None:
     """List all ServiceAccounts once: kopf does not say when its own first listing is through."""
     told = ""
     while True:
@@ -110,6 +114,7 @@ async def _fill(accounts: Accounts, api: KubeApi, health: Health) -> None:
             break
     _log.info("the table of ServiceAccounts is filled", extra={"identities": len(accounts)})
     health.met("table")
+    wirings.start()
 
 
 async def _keep_certificate(

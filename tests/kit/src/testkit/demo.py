@@ -32,6 +32,7 @@ from testkit.entra import EntraStandIn
 from testkit.installation import RELEASE, serve
 from testkit.kubelet import run_container
 from testkit.processes import ProcessFailed, leave_on_signals
+from workload_identity_operator import contract
 
 EXAMPLES: Final = Path(__file__).parents[4] / "manifests" / "examples"
 TENANT: Final = "99999999-8888-7777-6666-555555555555"
@@ -129,7 +130,7 @@ def _pod_of(plane: ControlPlane, deployment: Mapping[str, Any]) -> Mapping[str, 
 def _added(plane: ControlPlane, pod: Mapping[str, Any]) -> Sequence[str]:
     """Return the pod's spec as YAML lines, those that the operator added marked with "+".
 
-    The other side is the same pod as the API server makes it without our label: a dry run.
+    The other side is the same pod as the API server makes it when its label opts out: a dry run.
     """
     container = pod["spec"]["containers"][0]
     ours = [
@@ -138,7 +139,11 @@ def _added(plane: ControlPlane, pod: Mapping[str, Any]) -> Sequence[str]:
     plain = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "unlabelled", "namespace": pod["metadata"]["namespace"]},
+        "metadata": {
+            "name": "opted-out",
+            "namespace": pod["metadata"]["namespace"],
+            "labels": {contract.USE_LABEL: "false"},
+        },
         "spec": {
             "serviceAccountName": pod["spec"]["serviceAccountName"],
             "containers": [
@@ -155,7 +160,7 @@ def _added(plane: ControlPlane, pod: Mapping[str, Any]) -> Sequence[str]:
     )
     before, after = _shown(json.loads(answer)), _shown(pod)
     if not ours or before == after:
-        raise RuntimeError("The pod was not wired: it equals one without the label.")
+        raise RuntimeError("The pod was not wired: it equals one that opted out.")
     lines = list(difflib.ndiff(before, after))
     if removed := [line for line in lines if line.startswith("- ")]:
         raise RuntimeError(f"More than additions: {removed}")

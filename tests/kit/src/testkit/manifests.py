@@ -1,7 +1,8 @@
 """What the repository keeps of the chart, for people who read it there: made anew by `make manifests`.
 
-`manifests/install.yaml` is the chart rendered with its default values, for `envsubst | kubectl apply`;
-the chart's README.md has a table of values.yaml.
+`manifests/install.yaml` is the chart rendered with its default values, for `envsubst | kubectl apply` on any
+cluster; `manifests/policy.yaml` adds what only newer API servers take; the chart's README.md has a table of
+values.yaml.
 """
 
 import json
@@ -41,6 +42,13 @@ metadata:
     pod-security.kubernetes.io/audit-version: latest
     pod-security.kubernetes.io/warn: restricted
     pod-security.kubernetes.io/warn-version: latest
+"""
+
+POLICY_HEADER: Final = """\
+# Beside install.yaml, on Kubernetes 1.36 or later: lets the API server wire plain pods by itself. Made by
+# `make manifests`; to install:
+#
+#   kubectl apply -f policy.yaml
 """
 
 # What a rendering says for one installation by Helm, and what the static manifest says instead.
@@ -84,15 +92,21 @@ def made_files() -> dict[Path, str]:
     readme = CHART / "README.md"
     values = read_values((CHART / "values.yaml").read_text(encoding="utf-8"))
     return {
-        ROOT / "manifests" / "install.yaml": static(rendered()),
+        ROOT / "manifests" / "install.yaml": static(rendered({"engine": "webhook"})),
+        ROOT / "manifests" / "policy.yaml": static_policy(rendered({"engine": "policy"})),
         readme: with_table(readme.read_text(encoding="utf-8"), table(values)),
     }
 
 
 def rendered(
-    values: Mapping[str, Any] | None = None, release: str = RELEASE, namespace: str = DEFAULT_NAMESPACE
+    values: Mapping[str, Any] | None = None,
+    release: str = RELEASE,
+    namespace: str = DEFAULT_NAMESPACE,
+    api_versions: str = "",
 ) -> str:
     """Return what helm renders of the chart, for TENANT where the values name no tenant.
+
+    The cluster serves `api_versions` too, "group/version/kind" separated by commas.
 
     Raises:
         BinariesMissing: There is no helm.
@@ -100,9 +114,8 @@ def rendered(
     """
     helm = provide(["helm"])["helm"].path
     given = json.dumps({"azureTenantID": TENANT} | dict(values or {}))
-    return output_of(
-        [helm, "template", release, CHART, f"--namespace={namespace}", "--values=-"], given=given
-    )
+    where = (f"--namespace={namespace}", f"--api-versions={api_versions}")
+    return output_of([helm, "template", release, CHART, *where, "--values=-"], given=given)
 
 
 def static(rendering: str) -> str:
@@ -115,8 +128,19 @@ def static(rendering: str) -> str:
         rendering, times = re.subn(found, lambda _, text=instead: text, rendering)  # type: ignore[misc]
         if not times:
             raise ValueError(f"the rendered chart has no {found!r} to replace by {instead!r}")
-    documents = [document.strip() for document in re.split(r"^---$", rendering, flags=re.MULTILINE)]
-    return "\n---\n\n".join([HEADER, *(f"{document}\n" for document in documents if document)])
+    return "\n---\n\n".join([HEADER, *_documents(rendering)])
+
+
+def static_policy(rendering: str) -> str:
+    """Return the mutating policy of a rendering, and its binding, as a manifest for kubectl."""
+    rendering = re.sub(r"# Source: .*\n", "", rendering.replace("managed-by: Helm", "managed-by: kubectl"))
+    documents = [found for found in _documents(rendering) if "\nkind: MutatingAdmissionPolicy" in found]
+    return "\n---\n\n".join([POLICY_HEADER + "\n" + documents[0], *documents[1:]])
+
+
+def _documents(rendering: str) -> list[str]:
+    found = [document.strip() for document in re.split(r"^---$", rendering, flags=re.MULTILINE)]
+    return [f"{document}\n" for document in found if document]
 
 
 def read_values(text: str) -> list[Value]:
@@ -181,7 +205,7 @@ def with_table(readme: str, markdown: str) -> str:
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; end with 1 when a file is not what it should be.")
 def main(*, check: bool) -> None:
-    """Render manifests/install.yaml from the chart, and the table of values in its README.md."""
+    """Render manifests/ from the chart, and the table of values in its README.md."""
     try:
         files = made_files()
     except (BinariesMissing, ProcessFailed, ValueError) as failure:

@@ -2,7 +2,8 @@
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -80,3 +81,12 @@ def env_of(stored: Mapping[str, Any], container: str = "app") -> dict[str, str]:
         c for c in [*(spec.get("initContainers") or ()), *spec["containers"]] if c["name"] == container
     )
     return {variable["name"]: variable.get("value", "") for variable in found.get("env") or ()}
+
+
+def eventually(found: Callable[[], Any], within: float = 20) -> Any:
+    """Return what `found` returns, once that is true."""
+    deadline = time.monotonic() + within
+    while not (value := found()):
+        assert time.monotonic() < deadline, f"not within {within} s"
+        time.sleep(0.05)
+    return value

@@ -1,0 +1,208 @@
+"""Edge: keeps each namespace's PodWiring what its ServiceAccounts' annotations say.
+
+Every replica does, and all write the same. Changes by hand are put right at once. What another replica
+wrote is given a few seconds before we disagree: it may have heard of a ServiceAccount before us.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from workload_identity_operator.accounts import Accounts
+from workload_identity_operator.compiling import compile_identities, status_of
+from workload_identity_operator.kube import FIELD_MANAGER, ApiError, Json, KubeApi
+from workload_identity_operator.settings import Settings
+
+T = TypeVar("T")
+
+BATCH: Final = 0.05
+"""Seconds after a change in which more of them make one write."""
+RECONSIDER: Final = 5.0
+"""Seconds until we disagree with what another replica wrote."""
+RETRY_AFTER: Final = 2.0
+"""Seconds."""
+RESOURCE_AFTER: Final = 5.0
+"""Seconds between looks for a resource that is not installed."""
+AT_ONCE: Final = 8
+"""Namespaces written at the same time."""
+_AGAIN_AFTER: Final = 0.5
+"""Seconds from a watch's end to the next, which may end as soon."""
+_LONGEST_RETRY: Final = 60.0
+"""Seconds between tries in a namespace where nothing can be written."""
+_NOT_FOUND: Final = 404
+_PASSING: Final = frozenset({410, 429})
+"""The watch is too old, or the resource too new: the next look may succeed."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the API server holds of a namespace.
+
+    Attributes:
+        spec: Its digest; the spec itself can be large.
+        status: As it is.
+        generation: That of the spec.
+    """
+
+    spec: bytes
+    status: Json
+    generation: int
+
+
+class PodWirings:
+    """Keeps them. `run` must be running, and `start` be called once the table is complete."""
+
+    def __init__(self, api: KubeApi, accounts: Accounts, settings: Settings) -> None:
+        self._api = api
+        self._accounts = accounts
+        self._settings = settings
+        self._stored: dict[str, _Stored] = {}
+        self._changed: set[str] = set()
+        self._wake = asyncio.Event()
+        self._complete = asyncio.Event()
+        self._served = asyncio.Event()
+        self._said = ""
+        self._faults: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Take that the table is complete: what is missing from it may be deleted from now on."""
+        self._complete.set()
+
+    def changed(self, namespace: str) -> None:
+        """Take that the table, or the PodWiring, of a namespace has changed."""
+        self._changed.add(namespace)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep them for ever."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._follow())
+            both.create_task(self._write())
+
+    # What the API server holds.
+
+    async def _follow(self) -> None:
+        """Know what the API server holds, as long as it serves the resource."""
+        while True:
+            pause = _AGAIN_AFTER
+            try:
+                await self._watch()
+            except ApiError as error:
+                self._served.clear()
+                if error.status == _NOT_FOUND:
+                    self._say(
+                        "PodWirings are not installed: every pod is wired by the webhook", logging.WARNING
+                    )
+                    pause = RESOURCE_AFTER
+                elif error.status not in _PASSING:
+                    self._say(f"PodWirings cannot be kept: {error}", logging.WARNING)
+                    pause = RETRY_AFTER
+            await asyncio.sleep(pause)
+
+    async def _watch(self) -> None:
+        found: dict[str, _Stored] = {}
+        async for kind, wiring in self._api.pod_wirings():
+            if kind == "LISTED":
+                found[wiring["metadata"]["namespace"]] = _held(wiring)
+            elif kind == "SYNCED":
+                suspects = {*self._stored, *found, *self._accounts.namespaces()}
+                self._stored = found
+                self._served.set()
+                self._say("PodWirings are kept")
+                for namespace in suspects:
+                    self.changed(namespace)
+            else:
+                self._take(kind, wiring)
+
+    def _take(self, kind: str, wiring: Json) -> None:
+        namespace = wiring["metadata"]["namespace"]
+        former = self._stored.get(namespace)
+        if kind == "DELETED":
+            self._stored.pop(namespace, None)
+            self.changed(namespace)
+            return
+        held = self._stored[namespace] = _held(wiring)
+        if held == former:
+            return
+        if _is_ours(wiring):
+            asyncio.get_running_loop().call_later(RECONSIDER, self.changed, namespace)
+        else:
+            self.changed(namespace)
+
+    # What it should hold.
+
+    async def _write(self) -> None:
+        """Write what has changed, many changes of a namespace at once."""
+        await self._complete.wait()
+        while True:
+            await self._wake.wait()
+            await self._served.wait()
+            await asyncio.sleep(BATCH)
+            self._wake.clear()
+            namespaces, self._changed = self._changed, set()
+            limit = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(*(_within(limit, self._put_right(namespace)) for namespace in namespaces))
+
+    async def _put_right(self, namespace: str) -> None:
+        try:
+            await self._settle(namespace)
+        except ApiError as error:
+            times = self._faults[namespace] = self._faults.get(namespace, 0) + 1
+            if times == 2:  # noqa: PLR2004 - in a namespace that is going the first one always fails
+                _log.warning("the PodWiring of namespace %s cannot be written: %s", namespace, error)
+            delay = min(RETRY_AFTER * 2 ** (times - 1), _LONGEST_RETRY)
+            asyncio.get_running_loop().call_later(delay, self.changed, namespace)
+        else:
+            self._faults.pop(namespace, None)
+
+    async def _settle(self, namespace: str) -> None:
+        """Write what differs, and nothing when nothing does."""
+        wanted = compile_identities(self._accounts.identities(namespace), self._settings)
+        held = self._stored.get(namespace)
+        if wanted is None:
+            if held:
+                await self._api.delete_pod_wiring(namespace)
+                self._stored.pop(namespace, None)
+            return
+        if held is None or held.spec != _digest(wanted.spec):
+            held = _held(await self._api.apply_pod_wiring(namespace, wanted.spec))
+            self._stored[namespace] = held
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        status = status_of(wanted, held.generation, held.status, now)
+        if held.status != status:
+            written = await self._api.apply_pod_wiring_status(namespace, status)
+            self._stored[namespace] = _held(written)
+
+    def _say(self, what: str, level: int = logging.INFO) -> None:
+        """Log it, unless it was the last thing said."""
+        if what != self._said:
+            _log.log(level, what)
+            self._said = what
+
+
+def _held(wiring: Json) -> _Stored:
+    return _Stored(_digest(wiring.get("spec")), wiring.get("status") or {}, wiring["metadata"]["generation"])
+
+
+def _digest(spec: object) -> bytes:
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).digest()
+
+
+def _is_ours(wiring: Json) -> bool:
+    """Whether the spec is as we or another replica wrote it; it is one field, with one owner."""
+    return any(
+        owner.get("manager") == FIELD_MANAGER and "f:spec" in (owner.get("fieldsV1") or {})
+        for owner in wiring["metadata"].get("managedFields") or ()
+    )
+
+
+async def _within(limit: asyncio.Semaphore, work: Awaitable[T]) -> T:
+    async with limit:
+        return await work

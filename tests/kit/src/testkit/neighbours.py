@@ -1,0 +1,68 @@
+"""Others in the cluster whom wiring has to get along with."""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import trustme
+from aiohttp import web
+
+from testkit import loopback
+from testkit.workloads import Namespace
+
+
+@contextmanager
+def later_webhook(inside: Namespace, patch: list[Mapping[str, Any]]) -> Iterator[None]:
+    """Run a mutating webhook of someone else's that comes after ours and applies a patch."""
+
+    async def answer(request: web.Request) -> web.Response:
+        review = await request.json()
+        pod = review["request"]["object"]
+        done = any(c["name"] == "sidecar" for c in pod["spec"]["containers"])
+        response = {"uid": review["request"]["uid"], "allowed": True}
+        if not done:
+            text = json.dumps(patch).encode()
+            response |= {"patchType": "JSONPatch", "patch": b64encode(text).decode()}
+        return web.json_response(
+            {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+        )
+
+    application, authority = web.Application(), trustme.CA()
+    application.router.add_post("/", answer)
+    name = f"zz-{inside.name}"
+    with loopback.listening("127.0.0.1", 0) as listener:
+        tls = loopback.server_tls(authority, "127.0.0.1")
+        with loopback.serving(application, listener, tls):
+            bundle = b64encode(authority.cert_pem.bytes()).decode()
+            inside.create(
+                {
+                    "apiVersion": "admissionregistration.k8s.io/v1",
+                    "kind": "MutatingWebhookConfiguration",
+                    "metadata": {"name": name},
+                    "webhooks": [
+                        {
+                            "name": "sidecar.example.com",
+                            "admissionReviewVersions": ["v1"],
+                            "sideEffects": "None",
+                            "clientConfig": {"url": f"{loopback.address(listener)}/", "caBundle": bundle},
+                            "namespaceSelector": {
+                                "matchLabels": {"kubernetes.io/metadata.name": inside.name}
+                            },
+                            "rules": [
+                                {
+                                    "apiGroups": [""],
+                                    "apiVersions": ["v1"],
+                                    "operations": ["CREATE"],
+                                    "resources": ["pods"],
+                                }
+                            ],
+                        }
+                    ],
+                }
+            )
+            try:
+                yield
+            finally:
+                inside.kubectl("delete", "mutatingwebhookconfiguration", name)

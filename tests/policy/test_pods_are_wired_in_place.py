@@ -1,0 +1,281 @@
+"""The API server wires pods by itself; the webhook is asked for the rest only."""
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import kubernetes.client
+import pytest
+
+from testkit.control_plane import ControlPlane
+from testkit.installation import Served, serve
+from testkit.neighbours import later_webhook
+from testkit.processes import ProcessFailed
+from testkit.workloads import CLIENT, LABELS, Namespace, env_of, eventually, fresh_namespace, pod
+from workload_identity_operator import contract
+
+TENANT = "99999999-8888-7777-6666-555555555555"
+WIRED = {
+    "AZURE_CLIENT_ID": CLIENT,
+    "AZURE_TENANT_ID": TENANT,
+    "AZURE_FEDERATED_TOKEN_FILE": "/var/run/secrets/azure/wi/token/azure-identity-token",
+    "AZURE_AUTHORITY_HOST": "https://login.microsoftonline.com/",
+}
+BINDING = ("mutatingadmissionpolicybinding", "workload-identity-operator")
+
+
+def ours(stored: Mapping[str, Any]) -> list[str]:
+    """Return the names of the pod's volumes that are ours."""
+    names = (volume["name"] for volume in stored["spec"].get("volumes") or ())
+    return [name for name in names if name.startswith(contract.VOLUME_PREFIX)]
+
+
+def look(inside: Namespace, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a pod as it would be stored."""
+    return inside.create(manifest, "--dry-run=server")
+
+
+def known(inside: Namespace, name: str = "billing") -> None:
+    """Annotate a ServiceAccount and wait until the API server wires its pods."""
+    inside.account(name, {contract.CLIENT_ID: CLIENT})
+    eventually(lambda: ours(look(inside, pod("known", name))) == [contract.POLICY_VOLUME])
+
+
+def reviews(served: Served, inside: Namespace) -> float:
+    """Return how many pods of the namespace the webhook was asked about."""
+    series = f'azwi_mutation_request_count{{namespace="{inside.name}",service_name="webhook"}}'
+    return served.operator.metric(series)
+
+
+# With nobody to ask.
+
+
+@pytest.fixture(scope="module")
+def abandoned() -> Iterator[Namespace]:
+    """A namespace with a known ServiceAccount, and an operator that has gone since."""
+    with ControlPlane() as plane, fresh_namespace(plane) as inside:
+        with serve(plane, {"azureTenantID": TENANT, "engine": "auto"}):
+            known(inside)
+            inside.account("unknown", {})
+        yield inside
+
+
+def test_known_pods_are_wired_without_the_operator(abandoned: Namespace) -> None:
+    """1,000 pods created, half of them without the label, and every one has its identity."""
+    core: Any = kubernetes.client.CoreV1Api(abandoned.plane.client())
+
+    def create(number: int) -> None:
+        labels = dict(LABELS) if number % 2 else {}
+        manifest = pod(f"pod-{number}", "billing", metadata={"labels": labels | {"batch": "a"}})
+        core.create_namespaced_pod(abandoned.name, manifest)
+
+    with ThreadPoolExecutor(4) as people:
+        list(people.map(create, range(1000)))
+
+    stored = abandoned.get("pods", "--selector=batch=a")["items"]
+    assert len(stored) == 1000
+    assert [one["metadata"]["name"] for one in stored if env_of(one) != WIRED] == []
+    assert {tuple(ours(one)) for one in stored} == {(contract.POLICY_VOLUME,)}
+
+
+def test_opting_out(abandoned: Namespace) -> None:
+    """The label's value "false" leaves a pod as its author wrote it."""
+    stored = look(abandoned, pod("web", "billing", metadata={"labels": {contract.USE_LABEL: "false"}}))
+
+    assert env_of(stored) == {}
+    assert ours(stored) == []
+
+
+def test_other_accounts_need_nobody(abandoned: Namespace) -> None:
+    """An unlabelled pod of a ServiceAccount without annotations is made as ever."""
+    stored = look(abandoned, pod("web", "unknown", metadata={"labels": {}}))
+
+    assert env_of(stored) == {}
+
+
+def test_unknown_account_of_a_labelled_pod(abandoned: Namespace) -> None:
+    """It may have been annotated a moment ago, so the webhook has to be asked: refused, never unwired."""
+    with pytest.raises(ProcessFailed, match=f'failed calling webhook "{contract.WEBHOOK_NAME}"'):
+        look(abandoned, pod("web", "unknown"))
+
+
+UNUSUAL: dict[str, Mapping[str, Any]] = {
+    "proxy": {"metadata": {"labels": dict(LABELS), "annotations": {contract.INJECT_PROXY: "true"}}},
+    "expiration": {"metadata": {"labels": dict(LABELS), "annotations": {contract.EXPIRATION: "1h"}}},
+    "skip list": {"metadata": {"labels": dict(LABELS), "annotations": {contract.SKIP_CONTAINERS: " app"}}},
+    "volume": {
+        "spec": {"volumes": [{"name": contract.VOLUME_PREFIX + "x", "emptyDir": {}}]},
+    },
+    "mount": {
+        "spec": {
+            "volumes": [{"name": "mine", "emptyDir": {}}],
+            "containers": [
+                {
+                    "name": "app",
+                    "image": "x",
+                    "volumeMounts": [{"name": "mine", "mountPath": contract.BASE_PATH}],
+                }
+            ],
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("parts", UNUSUAL.values(), ids=UNUSUAL)
+def test_unusual_pods_are_the_webhooks(abandoned: Namespace, parts: Mapping[str, Any]) -> None:
+    """What the policy does not do exactly it does not do at all."""
+    with pytest.raises(ProcessFailed, match=f'failed calling webhook "{contract.WEBHOOK_NAME}"'):
+        look(abandoned, pod("web", "billing", **parts))
+
+
+# Beside the webhook.
+
+
+def test_wired_pods_are_not_reviewed(served: Served, inside: Namespace) -> None:
+    """Once its ServiceAccount is known, no pod is sent to the webhook."""
+    known(inside)
+    before = reviews(served, inside)
+
+    stored = [inside.create(pod(f"pod-{number}", "billing")) for number in range(5)]
+
+    assert [env_of(one) for one in stored] == [WIRED] * 5
+    assert reviews(served, inside) == before
+
+
+def test_init_containers_and_annotations(inside: Namespace) -> None:
+    """Tenant from the account, expiration from the pod, simple names skipped, what is set kept."""
+    inside.account("other", {contract.CLIENT_ID: CLIENT, contract.TENANT_ID: "other"})
+    known(inside)
+    annotations = {contract.EXPIRATION: "7200", contract.SKIP_CONTAINERS: "proxy;nobody"}
+    preset = [{"name": "AZURE_CLIENT_ID", "value": "mine"}]
+    spec = {
+        "initContainers": [{"name": "first", "image": "x", "env": preset}],
+        "containers": [{"name": "app", "image": "x"}, {"name": "proxy", "image": "x"}],
+    }
+    manifest = pod("a", "other", metadata={"labels": dict(LABELS), "annotations": annotations}, spec=spec)
+
+    stored = eventually(
+        lambda: (one := look(inside, manifest)) and ours(one) == [contract.POLICY_VOLUME] and one
+    )
+
+    assert env_of(stored) == WIRED | {"AZURE_TENANT_ID": "other"}
+    assert env_of(stored, "first") == WIRED | {"AZURE_TENANT_ID": "other", "AZURE_CLIENT_ID": "mine"}
+    assert env_of(stored, "proxy") == {}
+    volumes = {volume["name"]: volume for volume in stored["spec"]["volumes"]}
+    (source,) = volumes[contract.POLICY_VOLUME]["projected"]["sources"]
+    assert source["serviceAccountToken"] == {
+        "audience": "api://AzureADTokenExchange",
+        "expirationSeconds": 7200,
+        "path": "token/azure-identity-token",
+    }
+
+
+def test_no_pod_slips_between_the_engines(inside: Namespace) -> None:
+    """Annotated, and a labelled pod created at once: by policy or by webhook, each of 200 is wired right."""
+    core: Any = kubernetes.client.CoreV1Api(inside.plane.client())
+
+    def annotate_and_create(number: int) -> None:
+        name, client = f"sa-{number}", f"{number:08d}-0000-0000-0000-000000000000"
+        metadata = {"name": name, "annotations": {contract.CLIENT_ID: client}}
+        core.create_namespaced_service_account(inside.name, {"metadata": metadata})
+        core.create_namespaced_pod(inside.name, pod(f"pod-{number}", name))
+
+    with ThreadPoolExecutor(4) as people:
+        list(people.map(annotate_and_create, range(200)))
+
+    found = {one["metadata"]["name"]: env_of(one)["AZURE_CLIENT_ID"] for one in inside.get("pods")["items"]}
+    assert found == {f"pod-{n}": f"{n:08d}-0000-0000-0000-000000000000" for n in range(200)}
+
+
+def test_pod_wired_by_hand_in_part_is_finished(inside: Namespace) -> None:
+    """Pasted from a running pod, with a container more: that one is wired, the rest stays."""
+    known(inside)
+    first = inside.create(pod("first", "billing"))
+    spec = first["spec"]
+    spec["containers"].append({"name": "another", "image": "x"})
+
+    second = inside.create(pod("second", "billing", spec=spec))
+
+    assert ours(second) == [contract.POLICY_VOLUME]
+    assert env_of(second, "another") == env_of(second) == WIRED
+
+
+@pytest.mark.parametrize("labels", [LABELS, {}], ids=["labelled", "unlabelled"])
+def test_container_that_a_later_webhook_adds(inside: Namespace, labels: Mapping[str, str]) -> None:
+    """The API server asks its policies once more; no webhook is asked then that was not asked before."""
+    known(inside)
+    sidecar = {"op": "add", "path": "/spec/containers/0", "value": {"name": "sidecar", "image": "x"}}
+
+    with later_webhook(inside, [sidecar]):
+        stored = inside.create(pod("web", "billing", metadata={"labels": dict(labels)}))
+
+    assert env_of(stored, "sidecar") == env_of(stored, "app") == WIRED
+    assert ours(stored) == [contract.POLICY_VOLUME]
+
+
+@contextmanager
+def without_binding(served: Served) -> Iterator[None]:
+    """Have the policy bound to nothing meanwhile."""
+    found = served.plane.get(*BINDING)
+    for key in ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"):
+        found["metadata"].pop(key, None)
+    served.plane.kubectl("delete", *BINDING)
+    try:
+        yield
+    finally:
+        served.plane.kubectl("create", "--filename=-", given=json.dumps(found))
+
+
+def test_webhook_wires_when_the_policy_is_gone(served: Served, inside: Namespace) -> None:
+    """Someone deleted it: pods go to the webhook, and back when it is there again."""
+    known(inside)
+    with without_binding(served):
+        stored = eventually(
+            lambda: (
+                (one := look(inside, pod("web", "billing"))) and ours(one) != [contract.POLICY_VOLUME] and one
+            )
+        )
+        assert env_of(stored) == WIRED
+        assert len(ours(stored)) == 1
+
+    eventually(lambda: ours(look(inside, pod("web", "billing"))) == [contract.POLICY_VOLUME])
+
+
+# Whom the webhook is asked about must never break a pod.
+
+
+@pytest.mark.parametrize("containers", [None, []])
+def test_pod_without_containers_gets_the_usual_message(
+    inside: Namespace, containers: list[Any] | None
+) -> None:
+    """It is refused for what it lacks, not for an expression that looked for it."""
+    inside.account("fresh", {})
+
+    with pytest.raises(ProcessFailed, match=r"spec\.containers: Required value"):
+        inside.create(pod("web", "fresh", spec={"containers": containers}), "--validate=false")
+
+
+def test_volume_of_ours_without_sources(inside: Namespace) -> None:
+    """A reserved name with nothing in it is no wiring: the webhook is asked, and puts the token there."""
+    inside.account("fresh", {contract.CLIENT_ID: CLIENT})
+    volumes = [{"name": contract.VOLUME_PREFIX + "x", "projected": {"sources": None}}]
+
+    stored = look(inside, pod("web", "fresh", spec={"volumes": volumes}))
+
+    assert env_of(stored) == WIRED
+
+
+def test_largest_pods_are_within_the_expressions_budget(served: Served, inside: Namespace) -> None:
+    """Hundreds of containers with hundreds of variables, wired: still judged, not refused for the effort."""
+    known(inside)
+    env = [{"name": f"V{number}", "value": "x"} for number in range(200)]
+    containers = [{"name": f"c{number}", "image": "x", "env": env} for number in range(100)]
+    before = reviews(served, inside)
+
+    stored = look(inside, pod("web", "billing", spec={"containers": containers}))
+
+    assert env_of(stored, "c99").items() >= WIRED.items()
+    assert ours(stored) == [contract.POLICY_VOLUME]
+    assert reviews(served, inside) == before
