@@ -62,7 +62,7 @@ def test_registration_that_differs_is_explained(
     member: str,
     code: int,
 ) -> None:
-    """The error names which member differs, what the token has, and the command to register it."""
+    """The error names which member differs, both values where they are told, and the command to register."""
     entra.unregister(CLIENT_ID, tenant_id=TENANT_ID)
     wanted = {"issuer": issuer.url, "subject": SUBJECT, **registered}
     entra.register(CLIENT_ID, tenant_id=TENANT_ID, **wanted)
@@ -71,6 +71,7 @@ def test_registration_that_differs_is_explained(
 
     assert raised.error_codes == [code]
     assert f"The {member} differs" in str(raised)
+    assert f"registered is {registered[member]!r}" in str(raised)
     assert f"--issuer {issuer.url} --subject {SUBJECT} --audiences api://AzureADTokenExchange" in str(raised)
     assert not raised.retryable
 

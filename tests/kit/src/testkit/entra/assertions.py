@@ -4,7 +4,7 @@ The check is a generator: it yields `KeysOf` where it needs an issuer's keys and
 quietly or raises `RequestRefused`. Nothing here does I/O or reads a clock.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias, TypeVar
@@ -107,12 +107,16 @@ def _check_registration(assertion: _Assertion, credentials: Sequence[FederatedCr
         raise RequestRefused(70021, **presented)
     same_issuer = [one for one in credentials if one.issuer == assertion.issuer]
     if not same_issuer:
-        raise RequestRefused(700211, **presented)
+        raise RequestRefused(700211, **presented, registered=_each(one.issuer for one in credentials))
     same_subject = [one for one in same_issuer if one.subject == assertion.subject]
     if not same_subject:
-        raise RequestRefused(700213, **presented)
+        raise RequestRefused(700213, **presented, registered=_each(one.subject for one in same_issuer))
     if not any(one.audience in assertion.audiences for one in same_subject):
-        raise RequestRefused(700212, **presented)
+        raise RequestRefused(700212, **presented, registered=_each(one.audience for one in same_subject))
+
+
+def _each(values: Iterable[str]) -> str:
+    return ", ".join(sorted(set(values)))
 
 
 def _check_signature(encoded: str, assertion: _Assertion, keys: Keys) -> None:

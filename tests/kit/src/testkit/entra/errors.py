@@ -70,9 +70,10 @@ _KINDS: Mapping[int, _Kind] = MappingProxyType(
             " valid from {start}, expiry time of assertion {end}.",
             700027: "Key '{key_id}' of identity provider '{issuer}' does not verify the client assertion."
             " [Reason - {reason}].",
-            700211: f"{_UNMATCHED} issuer '{{issuer}}'. {_COMPARE}",
-            700212: f"{_UNMATCHED} audience '{{audience}}'. {_COMPARE}",
-            700213: f"{_UNMATCHED} subject '{{subject}}'. {_COMPARE}",
+            # Entra itself keeps to itself what is registered; whoever tries things here may know.
+            700211: f"{_UNMATCHED} issuer '{{issuer}}', registered '{{registered}}'. {_COMPARE}",
+            700212: f"{_UNMATCHED} audience '{{audience}}', registered '{{registered}}'. {_COMPARE}",
+            700213: f"{_UNMATCHED} subject '{{subject}}', registered '{{registered}}'. {_COMPARE}",
         },
     )
     | _all(
