@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import aiohttp
 import kopf
@@ -15,8 +15,7 @@ import yaml
 
 from workload_identity_operator import __version__, contract
 from workload_identity_operator.errors import SettingsInvalid
-
-Json: TypeAlias = dict[str, Any]
+from workload_identity_operator.shapes import Json
 
 PAGE: Final = 250
 """Objects a listing asks for at a time; all 10,000 at once cost 10 MB more."""

@@ -15,8 +15,9 @@ from typing import Final, TypeVar
 
 from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.compiling import compile_identities, status_of
-from workload_identity_operator.kube import FIELD_MANAGER, ApiError, Json, KubeApi
+from workload_identity_operator.kube import FIELD_MANAGER, ApiError, KubeApi
 from workload_identity_operator.settings import Settings
+from workload_identity_operator.shapes import Json
 
 T = TypeVar("T")
 

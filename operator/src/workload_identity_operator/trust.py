@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 from workload_identity_operator.certificates import Certificate, fault_of, from_secret, issue
 from workload_identity_operator.health import Health
-from workload_identity_operator.kube import ApiError, Json, KubeApi
+from workload_identity_operator.kube import ApiError, KubeApi
 from workload_identity_operator.settings import Settings
+from workload_identity_operator.shapes import Json
 
 _log = logging.getLogger(__name__)
 

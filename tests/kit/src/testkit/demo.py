@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -252,22 +252,26 @@ def _how_to_play(stage: Stage) -> None:
     )
 
 
-def perform() -> int:
-    """Play, then end everything; return the exit status."""
+def perform() -> None:
+    """Play, then end everything. Ends with status 1 when a step failed."""
     started = time.monotonic()
-    try:
+    with _failure_told(started):
         provide()
         with ExitStack() as stack:
             play(stack)
-    except StepFailed:
-        _close("failed", started)
-        return 1
-    except (BinariesMissing, ProcessFailed) as failure:
-        console.print(str(failure), style="red", markup=False)
-        _close("failed", started)
-        return 1
     _close("passed", started)
-    return 0
+
+
+@contextmanager
+def _failure_told(started: float) -> Iterator[None]:
+    """Tell why what is inside failed, and end with status 1."""
+    try:
+        yield
+    except (StepFailed, BinariesMissing, ProcessFailed) as failure:
+        if not isinstance(failure, StepFailed):  # which has told already
+            console.print(str(failure), style="red", markup=False)
+        _close("failed", started)
+        sys.exit(1)
 
 
 def _close(verdict: str, started: float) -> None:
@@ -298,11 +302,11 @@ def keep() -> int:
     return status or 1
 
 
-def keep_running(verdict: int) -> int:
+def keep_running(verdict: int) -> None:
     """Be the process that goes on: play, say so through the pipe, wait for the end."""
     leave_on_signals()
     started = time.monotonic()
-    try:
+    with _failure_told(started):
         provide()
         with ExitStack() as stack:
             stage = play(stack)
@@ -314,12 +318,6 @@ def keep_running(verdict: int) -> int:
             while True:
                 stage.plane.check()
                 time.sleep(1)
-    except StepFailed:
-        _close("failed", started)
-    except (BinariesMissing, ProcessFailed) as failure:
-        console.print(str(failure), style="red", markup=False)
-        _close("failed", started)
-    return 1
 
 
 def _leave_terminal() -> None:
@@ -363,10 +361,13 @@ def _running() -> int | None:
 def main(*, keeps: bool, stops: bool, verdict: int | None) -> None:
     """Show the whole way of an identity on a real control plane."""
     if verdict is not None:
-        sys.exit(keep_running(verdict))
-    if stops:
+        keep_running(verdict)
+    elif stops:
         sys.exit(stop())
-    sys.exit(keep() if keeps else perform())
+    elif keeps:
+        sys.exit(keep())
+    else:
+        perform()
 
 
 if __name__ == "__main__":
