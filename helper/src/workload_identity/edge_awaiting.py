@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Send, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Send, Unreachable, Wait
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import httpx
 
     from workload_identity.clock import Clock
@@ -25,15 +28,16 @@ class Performer:
         self._options = options
         self._proxy = proxy
         self._clock = clock
-        self._client: httpx.AsyncClient | None = None
-        self._foreign = False
+        # Opened when they are needed, by whether they are for this machine alone.
+        self._clients: dict[bool, httpx.AsyncClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._client is not None and not self._foreign:
-            await self._client.aclose()
+        if self._options.transport is None:  # the caller's own stays open
+            for client in self._clients.values():
+                await client.aclose()
 
     async def __call__(self, step: Step) -> object:
         """Perform a step."""
@@ -43,8 +47,13 @@ class Performer:
             case Wait(shortest, longest):
                 await asyncio.sleep(between(shortest, longest))
                 return None
-            case Ask(credential, scopes):
-                return await _ask(credential, scopes)
+            case Ask(credential, scopes, options):
+                return await _ask(credential, scopes, options)
+            case Call(function):
+                result = function()
+                return await result if inspect.isawaitable(result) else result
+            case Block(function):
+                return await asyncio.to_thread(function)
         return perform_at_once(step, self._clock)
 
     async def _send(self, step: Send) -> Response:
@@ -59,15 +68,7 @@ class Performer:
         try:
             async with (
                 asyncio.timeout(left),
-                self._connect().stream(
-                    "POST",
-                    step.url,
-                    data=dict(step.form),
-                    headers=http.headers(self._options, step.headers),
-                    timeout=http.timeouts(self._options, left),
-                    follow_redirects=False,
-                    extensions=http.extensions(self._proxy),
-                ) as answer,
+                self._connect(step).stream(**http.request(step, self._options, self._proxy, left)) as answer,
             ):
                 async for piece in answer.aiter_bytes():
                     body += piece
@@ -83,25 +84,27 @@ class Performer:
         except Exception as failure:
             raise http.unreachable(failure, self._options, before) from failure
 
-    def _connect(self) -> httpx.AsyncClient:
+    def _connect(self, step: Send) -> httpx.AsyncClient:
         from workload_identity import http  # noqa: PLC0415 - imports httpx
 
-        if self._client is None:
+        client = self._clients.get(step.direct)
+        if client is None:
             given: Any = self._options.transport
-            self._foreign = given is not None
             if hasattr(given, "stream"):
-                self._client = given
+                client = given
             else:
-                self._client = http.httpx.AsyncClient(
-                    **http.client_arguments(self._options, self._proxy, http.httpx.AsyncHTTPTransport)
+                arguments = http.client_arguments(
+                    self._options, self._proxy, http.httpx.AsyncHTTPTransport, direct=step.direct
                 )
-        return self._client
+                client = http.httpx.AsyncClient(**arguments)
+            self._clients[step.direct] = client
+        return client
 
 
-async def _ask(credential: Any, scopes: tuple[str, ...]) -> object:
+async def _ask(credential: Any, scopes: tuple[str, ...], options: Mapping[str, Any]) -> object:
     if hasattr(credential, "get_token_info"):
-        return await credential.get_token_info(*scopes)
-    return await credential.get_token(*scopes)
+        return await credential.get_token_info(*scopes, **({"options": options} if options else {}))
+    return await credential.get_token(*scopes, **options)
 
 
 def fits(transport: Any) -> bool:

@@ -7,9 +7,11 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Send, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Send, Unreachable, Wait
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import httpx
 
     from workload_identity.clock import Clock
@@ -25,15 +27,16 @@ class Performer:
         self._options = options
         self._proxy = proxy
         self._clock = clock
-        self._client: httpx.Client | None = None
-        self._foreign = False
+        # Opened when they are needed, by whether they are for this machine alone.
+        self._clients: dict[bool, httpx.Client] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._client is not None and not self._foreign:
-            self._client.close()
+        if self._options.transport is None:  # the caller's own stays open
+            for client in self._clients.values():
+                client.close()
 
     def __call__(self, step: Step) -> object:
         """Perform a step."""
@@ -43,8 +46,12 @@ class Performer:
             case Wait(shortest, longest):
                 time.sleep(between(shortest, longest))
                 return None
-            case Ask(credential, scopes):
-                return _ask(credential, scopes)
+            case Ask(credential, scopes, options):
+                return _ask(credential, scopes, options)
+            case Call(function):
+                return _called(function)
+            case Block(function):
+                return function()
         return perform_at_once(step, self._clock)
 
     def _send(self, step: Send) -> Response:
@@ -57,15 +64,7 @@ class Performer:
         body = bytearray()
         before = sys.exception()
         try:
-            with self._connect().stream(
-                "POST",
-                step.url,
-                data=dict(step.form),
-                headers=http.headers(self._options, step.headers),
-                timeout=http.timeouts(self._options, left),
-                follow_redirects=False,
-                extensions=http.extensions(self._proxy),
-            ) as answer:
+            with self._connect(step).stream(**http.request(step, self._options, self._proxy, left)) as answer:
                 for piece in answer.iter_bytes():
                     body += piece
                     if len(body) > http.LARGEST_ANSWER:
@@ -80,25 +79,36 @@ class Performer:
         except Exception as failure:
             raise http.unreachable(failure, self._options, before) from failure
 
-    def _connect(self) -> httpx.Client:
+    def _connect(self, step: Send) -> httpx.Client:
         from workload_identity import http  # noqa: PLC0415 - imports httpx
 
-        if self._client is None:
+        client = self._clients.get(step.direct)
+        if client is None:
             given: Any = self._options.transport
-            self._foreign = given is not None
             if hasattr(given, "stream"):
-                self._client = given
+                client = given
             else:
-                self._client = http.httpx.Client(
-                    **http.client_arguments(self._options, self._proxy, http.httpx.HTTPTransport)
+                arguments = http.client_arguments(
+                    self._options, self._proxy, http.httpx.HTTPTransport, direct=step.direct
                 )
-        return self._client
+                client = http.httpx.Client(**arguments)
+            self._clients[step.direct] = client
+        return client
 
 
-def _ask(credential: Any, scopes: tuple[str, ...]) -> object:
+def _ask(credential: Any, scopes: tuple[str, ...], options: Mapping[str, Any]) -> object:
     if hasattr(credential, "get_token_info"):
-        return credential.get_token_info(*scopes)
-    return credential.get_token(*scopes)
+        return credential.get_token_info(*scopes, **({"options": options} if options else {}))
+    return credential.get_token(*scopes, **options)
+
+
+def _called(function: Callable[[], object]) -> object:
+    result = function()
+    if hasattr(result, "__await__"):
+        if hasattr(result, "close"):
+            result.close()
+        raise TypeError("a function that is awaited was given; use the credential of workload_identity.aio")
+    return result
 
 
 def fits(transport: Any) -> bool:

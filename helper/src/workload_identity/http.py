@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from workload_identity.clock import Instant
     from workload_identity.options import Options
+    from workload_identity.steps import Send
     from workload_identity.token_proxy import TokenProxy
 
 
@@ -54,13 +55,16 @@ _MOST_CONTEXTS = 8
 _contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
 
 
-def client_arguments(options: Options, proxy: TokenProxy | None, transports: Any) -> dict[str, Any]:
+def client_arguments(
+    options: Options, proxy: TokenProxy | None, transports: Any, *, direct: bool
+) -> dict[str, Any]:
     """Return what an httpx client of either family is made with.
 
     Args:
         options: How requests are sent.
         proxy: The token proxy they go to, if any.
         transports: The family's transport class, for proxies.
+        direct: They go to this machine: a proxy of the environment is not for them.
 
     Raises:
         OSError: Certificates that are named cannot be read; the message has the path.
@@ -79,7 +83,7 @@ def client_arguments(options: Options, proxy: TokenProxy | None, transports: Any
         "verify": tls,
         "mounts": mounts,
         # Proxies named by the caller are the only ones then.
-        "trust_env": options.use_env_settings and not mounts,
+        "trust_env": options.use_env_settings and not mounts and not direct,
     }
 
 
@@ -87,7 +91,7 @@ def _pattern(scheme: str) -> str:
     return scheme if "://" in scheme else f"{scheme}://"
 
 
-def headers(options: Options, of_request: Mapping[str, str]) -> dict[str, str]:
+def _headers(options: Options, of_request: Mapping[str, str]) -> dict[str, str]:
     """Return the headers of a request: the caller's, its own, and who sends it."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     own = f"workload-identity/{__version__} Python/{version} ({sys.platform})"
@@ -95,15 +99,24 @@ def headers(options: Options, of_request: Mapping[str, str]) -> dict[str, str]:
     return {"User-Agent": " ".join(agent for agent in agents if agent), **of_request, **dict(options.headers)}
 
 
-def extensions(proxy: TokenProxy | None) -> dict[str, str]:
+def _extensions(proxy: TokenProxy | None) -> dict[str, str]:
     """Return what httpx's transports are told beside the request: another server name than the host's."""
     return {"sni_hostname": proxy.server_name} if proxy is not None and proxy.server_name else {}
 
 
-def timeouts(options: Options, left: float) -> httpx.Timeout:
-    """Return a request's timeouts when so many seconds are left for it."""
+def request(step: Send, options: Options, proxy: TokenProxy | None, left: float) -> dict[str, Any]:
+    """Return what a client's `stream` is called with when so many seconds are left for the request."""
     silence = min(options.read_timeout, left, _LONGEST)
-    return httpx.Timeout(silence, connect=min(options.connection_timeout, left, _LONGEST))
+    connecting = min(options.connection_timeout, step.connection_timeout, left, _LONGEST)
+    return {
+        "method": step.method,
+        "url": step.url,
+        "data": None if step.form is None else dict(step.form),
+        "headers": _headers(options, step.headers),
+        "timeout": httpx.Timeout(silence, connect=connecting),
+        "follow_redirects": False,
+        "extensions": _extensions(proxy),
+    }
 
 
 def trust(options: Options) -> ssl.SSLContext:
