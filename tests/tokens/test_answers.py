@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from workload_identity.cache import Held
 from workload_identity.clock import Instant
-from workload_identity.entra import judged
+from workload_identity.entra import Granted, judged
 from workload_identity.errors import FailedResponse
 from workload_identity.refusals import Refusal
 from workload_identity.steps import Response
@@ -28,9 +28,9 @@ def response(body: bytes, status: int = 200, **headers: str) -> Response:
 
 def granted(**members: object) -> Held:
     """Return the token of an answer with these members."""
-    held = judged(response(json.dumps({"access_token": SECRET, **members}).encode()))
-    assert isinstance(held, Held), held
-    return held
+    answer = judged(response(json.dumps({"access_token": SECRET, **members}).encode()))
+    assert isinstance(answer, Granted), answer
+    return answer.held
 
 
 def refused(body: bytes, status: int = 200, **headers: str) -> Refusal:
@@ -98,7 +98,7 @@ def test_body_decides_not_the_status() -> None:
     """A token is a token with any status, an error an error."""
     body = json.dumps({"access_token": SECRET, "expires_in": 3600}).encode()
 
-    assert isinstance(judged(response(body, 500)), Held)
+    assert isinstance(judged(response(body, 500)), Granted)
     assert isinstance(judged(response(b'{"error": "invalid_client"}', 200)), Refusal)
 
 
@@ -243,7 +243,7 @@ def test_any_object_is_understood_or_refused(body: dict[str, Any], status: int) 
     """No JSON object makes the interpreter of answers stumble."""
     answer = judged(response(json.dumps(body).encode(), status))
 
-    assert isinstance(answer, Held | Refusal)
+    assert isinstance(answer, Granted | Refusal)
     if isinstance(answer, Refusal):
         answer.problem.encode()
 
