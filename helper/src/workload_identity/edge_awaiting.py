@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Block, Call, Response, Send, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Lend, Response, Send, Unreachable, Wait
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
 
     import httpx
 
     from workload_identity.clock import Clock, Instant
     from workload_identity.exchange import Address, Answer
     from workload_identity.options import Options
-    from workload_identity.steps import Step
+    from workload_identity.steps import Perform, Step
     from workload_identity.token_proxy import TokenProxy
 
 
@@ -60,7 +62,16 @@ class Performer:
                 return await result if inspect.isawaitable(result) else result
             case Block(function):
                 return await asyncio.to_thread(function)
+            case Lend(borrower):
+                return await self._lend(borrower)
         return perform_at_once(step, self._clock)
+
+    async def _lend(self, borrower: Callable[[Perform], object]) -> object:
+        loan = _Loan(self, asyncio.get_running_loop())
+        try:
+            return await asyncio.to_thread(borrower, loan)
+        finally:
+            loan.end()
 
     async def _send(self, step: Send) -> Response:
         from workload_identity import sending  # noqa: PLC0415 - what a request needs
@@ -158,6 +169,32 @@ class Performer:
                 client = http.httpx.AsyncClient(**arguments)
             self._clients[step.direct] = client
         return client
+
+
+class _Loan:
+    """Lets a thread have steps performed in the event loop, until it is ended."""
+
+    def __init__(self, perform: Performer, loop: asyncio.AbstractEventLoop) -> None:
+        self._perform = perform
+        self._loop = loop
+        self._lock = allocate_lock()
+        self._running: Future[object] | None = None
+        self._ended = False
+
+    def __call__(self, step: Step) -> object:
+        with self._lock:
+            if self._ended:
+                raise Unreachable("fault", "the call was cancelled")
+            performing = self._perform(step)
+            running = self._running = asyncio.run_coroutine_threadsafe(performing, self._loop)
+        return running.result()
+
+    def end(self) -> None:
+        """Cancel the step that is being performed, and perform none any more."""
+        with self._lock:
+            self._ended = True
+            if self._running is not None:
+                self._running.cancel()
 
 
 async def _ask(credential: Any, scopes: tuple[str, ...], options: Mapping[str, Any]) -> object:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Block, Call, Response, Send, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Lend, Response, Send, Unreachable, Wait
 
 if TYPE_CHECKING:
     import ssl
@@ -58,6 +58,8 @@ class Performer:
                 return _called(function)
             case Block(function):
                 return function()
+            case Lend(borrower):
+                return borrower(self)
         return perform_at_once(step, self._clock)
 
     def _send(self, step: Send) -> Response:
