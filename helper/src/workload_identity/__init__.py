@@ -14,11 +14,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workload_identity.authority import AzureAuthorityHosts, KnownAuthorities
     from workload_identity.blocking import get_bearer_token_provider
+    from workload_identity.delegated import AuthorizationCodeCredential, OnBehalfOfCredential
+    from workload_identity.environment import EnvironmentCredential
     from workload_identity.errors import (
         AuthenticationRequiredError,
         ClientAuthenticationError,
         CredentialUnavailableError,
     )
+    from workload_identity.principals import (
+        AzurePipelinesCredential,
+        CertificateCredential,
+        ClientAssertionCredential,
+        ClientSecretCredential,
+    )
+    from workload_identity.principals import CertificateCredential as ClientCertificateCredential
     from workload_identity.protocols import SupportsTokenInfo, TokenCredential, TokenRequestOptions
     from workload_identity.tokens import AccessToken, AccessTokenInfo
     from workload_identity.workload import WorkloadIdentityCredential
@@ -27,10 +36,18 @@ __all__ = [
     "AccessToken",
     "AccessTokenInfo",
     "AuthenticationRequiredError",
+    "AuthorizationCodeCredential",
     "AzureAuthorityHosts",
+    "AzurePipelinesCredential",
+    "CertificateCredential",
+    "ClientAssertionCredential",
     "ClientAuthenticationError",
+    "ClientCertificateCredential",
+    "ClientSecretCredential",
     "CredentialUnavailableError",
+    "EnvironmentCredential",
     "KnownAuthorities",
+    "OnBehalfOfCredential",
     "SupportsTokenInfo",
     "TokenCredential",
     "TokenRequestOptions",
@@ -44,10 +61,18 @@ __getattr__, __dir__ = lazy.names(
         "AccessToken": "tokens",
         "AccessTokenInfo": "tokens",
         "AuthenticationRequiredError": "errors",
+        "AuthorizationCodeCredential": "delegated",
         "AzureAuthorityHosts": "authority",
+        "AzurePipelinesCredential": "principals",
+        "CertificateCredential": "principals",
+        "ClientAssertionCredential": "principals",
         "ClientAuthenticationError": "errors",
+        "ClientCertificateCredential": "principals:CertificateCredential",
+        "ClientSecretCredential": "principals",
         "CredentialUnavailableError": "errors",
+        "EnvironmentCredential": "environment",
         "KnownAuthorities": "authority",
+        "OnBehalfOfCredential": "delegated",
         "SupportsTokenInfo": "protocols",
         "TokenCredential": "protocols",
         "TokenRequestOptions": "protocols",

@@ -7,12 +7,28 @@ from workload_identity import lazy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workload_identity.awaiting import get_bearer_token_provider
+    from workload_identity.delegated import AsyncAuthorizationCodeCredential as AuthorizationCodeCredential
+    from workload_identity.delegated import AsyncOnBehalfOfCredential as OnBehalfOfCredential
+    from workload_identity.environment import AsyncEnvironmentCredential as EnvironmentCredential
+    from workload_identity.principals import AsyncAzurePipelinesCredential as AzurePipelinesCredential
+    from workload_identity.principals import AsyncCertificateCredential as CertificateCredential
+    from workload_identity.principals import AsyncCertificateCredential as ClientCertificateCredential
+    from workload_identity.principals import AsyncClientAssertionCredential as ClientAssertionCredential
+    from workload_identity.principals import AsyncClientSecretCredential as ClientSecretCredential
     from workload_identity.protocols import AsyncSupportsTokenInfo, AsyncTokenCredential
     from workload_identity.workload import AsyncWorkloadIdentityCredential as WorkloadIdentityCredential
 
 __all__ = [
     "AsyncSupportsTokenInfo",
     "AsyncTokenCredential",
+    "AuthorizationCodeCredential",
+    "AzurePipelinesCredential",
+    "CertificateCredential",
+    "ClientAssertionCredential",
+    "ClientCertificateCredential",
+    "ClientSecretCredential",
+    "EnvironmentCredential",
+    "OnBehalfOfCredential",
     "WorkloadIdentityCredential",
     "get_bearer_token_provider",
 ]
@@ -22,6 +38,14 @@ __getattr__, __dir__ = lazy.names(
     {
         "AsyncSupportsTokenInfo": "protocols",
         "AsyncTokenCredential": "protocols",
+        "AuthorizationCodeCredential": "delegated:AsyncAuthorizationCodeCredential",
+        "AzurePipelinesCredential": "principals:AsyncAzurePipelinesCredential",
+        "CertificateCredential": "principals:AsyncCertificateCredential",
+        "ClientAssertionCredential": "principals:AsyncClientAssertionCredential",
+        "ClientCertificateCredential": "principals:AsyncCertificateCredential",
+        "ClientSecretCredential": "principals:AsyncClientSecretCredential",
+        "EnvironmentCredential": "environment:AsyncEnvironmentCredential",
+        "OnBehalfOfCredential": "delegated:AsyncOnBehalfOfCredential",
         "WorkloadIdentityCredential": "workload:AsyncWorkloadIdentityCredential",
         "get_bearer_token_provider": "awaiting",
     },

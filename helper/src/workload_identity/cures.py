@@ -32,8 +32,9 @@ class Case:
     """What is known about a refused request.
 
     Attributes:
-        claims: Of the pod's token or another assertion, unverified; of a certificate its "thumbprint". Where
-            a user's token is exchanged, "user" has the claims of that.
+        claims: Of the pod's token or another assertion, unverified; of a certificate "thumbprint",
+            "until", and "note" with what is wrong with the file since. Where a user's token is exchanged,
+            "user" has the claims of that.
         description: Entra's own text.
         epoch: Now by this machine's clock, in seconds since the epoch.
         proof: How the client proves who it is: "pod", by a pod's token; "assertion", by that of a function
@@ -295,17 +296,13 @@ def _old_secret(case: Case) -> str:
 
 
 def _unregistered(case: Case) -> str:
-    return (
-        f"The certificate with thumbprint {case.claim('thumbprint')} is not registered with client"
-        f" {case.client_id}, or it has run out, or the private key is not its own. To register it: az ad app"
-        f" credential reset --append --id {shlex.quote(case.client_id)} --cert @FILE"
-    )
-
-
-def _untrusted(_case: Case) -> str:
-    return (
-        "A certificate that is trusted by its subject and issuer must come with its chain: set"
-        " send_certificate_chain, and let the file have the certificates in between."
+    return _lines(
+        f"The certificate with thumbprint {case.claim('thumbprint')}, good until {case.claim('until')}, is"
+        f" not registered with client {case.client_id}, or has run out. To register it: az ad app credential"
+        f" reset --append --id {shlex.quote(case.client_id)} --cert @FILE",
+        "Where the application trusts certificates by name and issuer: set send_certificate_chain, and let the"
+        " file have the certificates in between.",
+        case.claim("note"),
     )
 
 
@@ -398,7 +395,6 @@ _SECRET: _Cures = {7000215: _wrong_secret, 7000222: _old_secret}
 _CERTIFICATE: _Cures = {
     700027: _unregistered,
     7000272: _unregistered,
-    7000277: _untrusted,
     700024: _clocks_differ,
 }
 _OF_PROOF: Mapping[str, _Cures] = {
@@ -419,6 +415,7 @@ _OF_ANY: _Cures = {
     50020: _wrong_tenant,
     50013: _wrong_user_token,
     500131: _wrong_user_token,
+    500133: _wrong_user_token,
     50076: _sign_in_again,
     50079: _sign_in_again,
     50158: _sign_in_again,

@@ -26,7 +26,12 @@ _WORTHLESS = frozenset({"trust", "fault"})
 
 
 def persistently(
-    request: Send, options: Options, *, longest_pause: float = math.inf, proxy: TokenProxy | None = None
+    request: Send,
+    options: Options,
+    *,
+    longest_pause: float = math.inf,
+    proxy: TokenProxy | None = None,
+    service: str = "the token service",
 ) -> Flow[Response]:
     """Send a request, and again where that may help; the same one each time.
 
@@ -36,6 +41,7 @@ def persistently(
         longest_pause: The longest pause that a server may ask for, in seconds; who asks for more is not asked
             again.
         proxy: The token proxy that the request goes to, if it does.
+        service: Who is asked, for an error.
 
     Returns:
         The answer, whatever its status: the last one, when the tries are used up.
@@ -65,7 +71,7 @@ def persistently(
             yield Wait(pause if asked is not None else pause / 2, pause)
         repeated += 1
     if isinstance(answer, Unreachable):
-        raise _no_answer(answer, request.url, repeated + 1, proxy) from answer
+        raise _no_answer(answer, request.url, repeated + 1, proxy, service) from answer
     return answer
 
 
@@ -117,7 +123,7 @@ def _date(value: str) -> float:
 
 
 def _no_answer(
-    failure: Unreachable, url: str, tries: int, proxy: TokenProxy | None
+    failure: Unreachable, url: str, tries: int, proxy: TokenProxy | None, service: str
 ) -> ClientAuthenticationError:
     host = url.partition("://")[2].partition("/")[0]
     times = "1 try" if tries == 1 else f"{tries} tries"
@@ -140,6 +146,6 @@ def _no_answer(
             " AZURE_AUTHORITY_HOST says whom to ask."
         )
     return ClientAuthenticationError(
-        f"no answer from the token service at {host} ({times}): {failure.cause}. {change}",
+        f"no answer from {service} at {host} ({times}): {failure.cause}. {change}",
         retryable=failure.kind not in _WORTHLESS,
     )
