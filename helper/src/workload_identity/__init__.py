@@ -12,8 +12,10 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from workload_identity.authentication_record import AuthenticationRecord
     from workload_identity.authority import AzureAuthorityHosts, KnownAuthorities
     from workload_identity.blocking import get_bearer_token_provider
+    from workload_identity.broker import InteractiveBrowserBrokerCredential
     from workload_identity.delegated import AuthorizationCodeCredential, OnBehalfOfCredential
     from workload_identity.environment import EnvironmentCredential
     from workload_identity.errors import (
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         ClientAuthenticationError,
         CredentialUnavailableError,
     )
+    from workload_identity.persistence import TokenCachePersistenceOptions
     from workload_identity.principals import (
         AzurePipelinesCredential,
         CertificateCredential,
@@ -29,12 +32,19 @@ if TYPE_CHECKING:
     )
     from workload_identity.principals import CertificateCredential as ClientCertificateCredential
     from workload_identity.protocols import SupportsTokenInfo, TokenCredential, TokenRequestOptions
+    from workload_identity.shared_cache import SharedTokenCacheCredential
     from workload_identity.tokens import AccessToken, AccessTokenInfo
+    from workload_identity.users import (
+        DeviceCodeCredential,
+        InteractiveBrowserCredential,
+        UsernamePasswordCredential,
+    )
     from workload_identity.workload import WorkloadIdentityCredential
 
 __all__ = [
     "AccessToken",
     "AccessTokenInfo",
+    "AuthenticationRecord",
     "AuthenticationRequiredError",
     "AuthorizationCodeCredential",
     "AzureAuthorityHosts",
@@ -45,12 +55,18 @@ __all__ = [
     "ClientCertificateCredential",
     "ClientSecretCredential",
     "CredentialUnavailableError",
+    "DeviceCodeCredential",
     "EnvironmentCredential",
+    "InteractiveBrowserBrokerCredential",
+    "InteractiveBrowserCredential",
     "KnownAuthorities",
     "OnBehalfOfCredential",
+    "SharedTokenCacheCredential",
     "SupportsTokenInfo",
+    "TokenCachePersistenceOptions",
     "TokenCredential",
     "TokenRequestOptions",
+    "UsernamePasswordCredential",
     "WorkloadIdentityCredential",
     "get_bearer_token_provider",
 ]
@@ -60,6 +76,7 @@ __getattr__, __dir__ = lazy.names(
     {
         "AccessToken": "tokens",
         "AccessTokenInfo": "tokens",
+        "AuthenticationRecord": "authentication_record",
         "AuthenticationRequiredError": "errors",
         "AuthorizationCodeCredential": "delegated",
         "AzureAuthorityHosts": "authority",
@@ -70,12 +87,18 @@ __getattr__, __dir__ = lazy.names(
         "ClientCertificateCredential": "principals:CertificateCredential",
         "ClientSecretCredential": "principals",
         "CredentialUnavailableError": "errors",
+        "DeviceCodeCredential": "users",
         "EnvironmentCredential": "environment",
+        "InteractiveBrowserBrokerCredential": "broker",
+        "InteractiveBrowserCredential": "users",
         "KnownAuthorities": "authority",
         "OnBehalfOfCredential": "delegated",
+        "SharedTokenCacheCredential": "shared_cache",
         "SupportsTokenInfo": "protocols",
+        "TokenCachePersistenceOptions": "persistence",
         "TokenCredential": "protocols",
         "TokenRequestOptions": "protocols",
+        "UsernamePasswordCredential": "users",
         "WorkloadIdentityCredential": "workload",
         "get_bearer_token_provider": "blocking",
     },

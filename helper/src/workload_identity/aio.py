@@ -7,6 +7,9 @@ from workload_identity import lazy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workload_identity.awaiting import get_bearer_token_provider
+    from workload_identity.broker import (
+        AsyncInteractiveBrowserBrokerCredential as InteractiveBrowserBrokerCredential,
+    )
     from workload_identity.delegated import AsyncAuthorizationCodeCredential as AuthorizationCodeCredential
     from workload_identity.delegated import AsyncOnBehalfOfCredential as OnBehalfOfCredential
     from workload_identity.environment import AsyncEnvironmentCredential as EnvironmentCredential
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     from workload_identity.principals import AsyncClientAssertionCredential as ClientAssertionCredential
     from workload_identity.principals import AsyncClientSecretCredential as ClientSecretCredential
     from workload_identity.protocols import AsyncSupportsTokenInfo, AsyncTokenCredential
+    from workload_identity.shared_cache import AsyncSharedTokenCacheCredential as SharedTokenCacheCredential
+    from workload_identity.users import AsyncDeviceCodeCredential as DeviceCodeCredential
+    from workload_identity.users import AsyncInteractiveBrowserCredential as InteractiveBrowserCredential
+    from workload_identity.users import AsyncUsernamePasswordCredential as UsernamePasswordCredential
     from workload_identity.workload import AsyncWorkloadIdentityCredential as WorkloadIdentityCredential
 
 __all__ = [
@@ -27,8 +34,13 @@ __all__ = [
     "ClientAssertionCredential",
     "ClientCertificateCredential",
     "ClientSecretCredential",
+    "DeviceCodeCredential",
     "EnvironmentCredential",
+    "InteractiveBrowserBrokerCredential",
+    "InteractiveBrowserCredential",
     "OnBehalfOfCredential",
+    "SharedTokenCacheCredential",
+    "UsernamePasswordCredential",
     "WorkloadIdentityCredential",
     "get_bearer_token_provider",
 ]
@@ -44,8 +56,13 @@ __getattr__, __dir__ = lazy.names(
         "ClientAssertionCredential": "principals:AsyncClientAssertionCredential",
         "ClientCertificateCredential": "principals:AsyncCertificateCredential",
         "ClientSecretCredential": "principals:AsyncClientSecretCredential",
+        "DeviceCodeCredential": "users:AsyncDeviceCodeCredential",
         "EnvironmentCredential": "environment:AsyncEnvironmentCredential",
+        "InteractiveBrowserBrokerCredential": "broker:AsyncInteractiveBrowserBrokerCredential",
+        "InteractiveBrowserCredential": "users:AsyncInteractiveBrowserCredential",
         "OnBehalfOfCredential": "delegated:AsyncOnBehalfOfCredential",
+        "SharedTokenCacheCredential": "shared_cache:AsyncSharedTokenCacheCredential",
+        "UsernamePasswordCredential": "users:AsyncUsernamePasswordCredential",
         "WorkloadIdentityCredential": "workload:AsyncWorkloadIdentityCredential",
         "get_bearer_token_provider": "awaiting",
     },

@@ -80,16 +80,15 @@ class AuthenticationRecord:
         import json  # noqa: PLC0415 - for who keeps records
 
         content = json.loads(data)
-        if not isinstance(content, dict):
-            raise ValueError(f"a JSON object was wanted, found a {type(content).__name__}")  # noqa: TRY004
+        content = content if isinstance(content, dict) else {}
         version = content.get("version")
         if version not in _VERSIONS:
             raise ValueError(
                 f"version {version!r} of an authentication record; known are: {', '.join(_VERSIONS)}"
             )
-        for member in _MEMBERS:
-            if not isinstance(content.get(member), str):
-                raise ValueError(f"authentication record: {member} is missing, or no text")
+        missing = [member for member in _MEMBERS if not isinstance(content.get(member), str)]
+        if missing:
+            raise ValueError(f"authentication record: {', '.join(missing)} missing, or no text")
         return cls(**{name: content[member] for member, name in _MEMBERS.items()})
 
     def serialize(self) -> str:

@@ -65,8 +65,8 @@ class Redirects:
         if self._server is None:
             tried = f"{host}:{ports[0]}" if len(ports) == 1 else f"any port of {host} from 8400 to 8999"
             raise CredentialUnavailableError(
-                f"the browser's answer cannot be taken at {tried}: {failure}. Give a redirect_uri whose port is"
-                f" free. {_ELSEWHERE}"
+                f"the browser's answer cannot be taken at {tried}: {failure}. Give a redirect_uri whose port"
+                f" is free. {_ELSEWHERE}"
             ) from failure
         name = "workload-identity redirects"
         Thread(target=self._server.serve_forever, args=(_LOOK_UP,), name=name, daemon=True).start()
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = _SILENCE
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         """Take an answer in the query."""
         parts = urlsplit(self.path)
         if parts.path == _FAVICON:
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._take(parts.query)
 
-    def do_POST(self) -> None:  # noqa: N802 - likewise
+    def do_POST(self) -> None:
         """Take an answer in a form."""
         try:
             length = int(self.headers.get("Content-Length", ""))

@@ -20,8 +20,8 @@ from workload_identity.assertions import json_object
 from workload_identity.authentication_record import AuthenticationRecord, record_of
 from workload_identity.cache import Held
 from workload_identity.drive import drive
-from workload_identity.entra import Grant, Granted, judged, refused
-from workload_identity.errors import ClientAuthenticationError
+from workload_identity.entra import Grant, Granted, judged, refused, token_url
+from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.options import Options
 from workload_identity.refusals import NOT_JSON, Refusal, refusal_of
 from workload_identity.retry import persistently
@@ -38,6 +38,8 @@ DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 _DOCUMENT_LIFE = 86_400
 """Seconds for which a discovery document is good."""
 _PENDING = frozenset({"authorization_pending", "slow_down"})
+_GOOD_FOR = 300
+"""Seconds that a stored token must be good for yet."""
 _OK = 200
 _REFUSED = 400
 _NOT_LOGGED = frozenset({"assertion", "code", "code_verifier", "device_code", "password", "refresh_token"})
@@ -86,6 +88,101 @@ def discreet(cache: Any) -> Any:
 
     cache.add = added
     return cache
+
+
+class SharedStore:
+    """A token cache of MSAL's as who did not sign in by itself sees it; all of it blocks."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def family_accounts(self, hosts: frozenset[str]) -> list[Mapping[str, str]]:
+        """Return the accounts, of these hosts, that have a refresh token good for Microsoft's own tools."""
+        tokens = [token for token in self._found("RefreshToken", hosts) if "family_id" in token]
+        owners = {token.get("home_account_id") for token in tokens} - {None}
+        accounts = self._found("Account", hosts)
+        return list(
+            {one["home_account_id"]: one for one in accounts if one["home_account_id"] in owners}.values()
+        )
+
+    def good_token(
+        self, scopes: tuple[str, ...], owner: str, hosts: frozenset[str], realm: str | None, now: Instant
+    ) -> Held | None:
+        """Return an account's access token that is good for five minutes more, if there is one.
+
+        Args:
+            scopes: What for.
+            owner: The home account.
+            hosts: Whose tokens will do.
+            realm: Of which tenant; None: of any.
+            now: The moment.
+        """
+        for entry in self._found("AccessToken", hosts, owner, list(scopes)):
+            if realm not in {None, entry.get("realm")}:
+                continue
+            held = held_of(entry, now)
+            if held is not None and held.over_epoch - now.epoch > _GOOD_FOR:
+                return held
+        return None
+
+    def refresh_tokens(self, owner: str, hosts: frozenset[str]) -> list[Mapping[str, str]]:
+        """Return an account's refresh tokens, those for all of Microsoft's tools first."""
+        tokens = [token for token in self._found("RefreshToken", hosts, owner) if token.get("secret")]
+        return sorted(tokens, key=lambda token: "family_id" not in token)
+
+    def keep(self, visit: Visit, granted: Granted, spent: Mapping[str, str]) -> None:
+        """Store an answer, its refresh token in place of the one it was got by."""
+        answer = dict(granted.payload)
+        renewed = answer.pop("refresh_token", None)
+        if isinstance(renewed, str) and renewed:
+            self._cache.update_rt(dict(spent), renewed)
+        self._cache.add(token_event(visit.authority, visit.tenant_id, visit.client_id, visit.scopes, answer))
+
+    def drop(self, spent: Mapping[str, str]) -> None:
+        """Forget a refresh token that is refused for good."""
+        self._cache.remove_rt(dict(spent))
+
+    def _found(
+        self, kind: str, hosts: frozenset[str], owner: str | None = None, scopes: list[str] | None = None
+    ) -> list[Mapping[str, str]]:
+        query = {} if owner is None else {"home_account_id": owner}
+        try:
+            found = list(self._cache.search(kind, target=scopes, query=query))
+        except Exception as failure:
+            raise CredentialUnavailableError(
+                f"the shared token store cannot be read: {type(failure).__name__}: {failure}"
+            ) from failure
+        return [entry for entry in found if entry.get("environment") in hosts]
+
+
+def held_of(entry: Mapping[str, Any], now: Instant) -> Held | None:
+    """Return the access token of a cache's entry with its dates; None for one that cannot be read."""
+    try:
+        stored, ends = int(entry["cached_at"]), int(entry["expires_on"])
+        refresh_on = entry.get("refresh_on")
+        return Held(
+            entry["secret"],
+            ends,
+            started=type(now)(stored, now.monotonic - (now.epoch - stored)),
+            lifetime=ends - stored,
+            refresh_in=None if refresh_on is None else int(refresh_on) - stored,
+            token_type=entry.get("token_type", "Bearer"),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def token_event(
+    authority: str, tenant_id: str, client_id: str, scopes: tuple[str, ...], answer: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what MSAL's caches take in: a token service's answer, and to what."""
+    return {
+        "client_id": client_id,
+        "scope": list(scopes),
+        "token_endpoint": token_url(authority, tenant_id),
+        "environment": urlsplit(authority).hostname,
+        "response": dict(answer),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,15 +455,15 @@ class _Sitting:
         return refused(answer, self._http.grant(), moment.epoch)
 
     def _translated(self, failure: Exception) -> NoReturn:
-        answer = self._http.judged()
-        if answer is not None and not isinstance(answer, Granted):
-            raise self._error(answer) from failure
         if "invalid_instance" in str(failure):
             raise ClientAuthenticationError(
                 f"{self._visit.authority} is no token service that Entra knows. If it is one that you trust,"
                 " as of a private cloud, set disable_instance_discovery=True; if not, correct authority or"
                 " AZURE_AUTHORITY_HOST."
             ) from failure
+        answer = self._http.judged()
+        if answer is not None and not isinstance(answer, Granted):
+            raise self._error(answer) from failure
         if isinstance(failure, ImportError):
             raise ClientAuthenticationError(
                 "signing in takes msal, which cannot be imported here: pip install workload-identity"
@@ -434,7 +531,7 @@ class _Http:
             response = self._sent(whole, data, headers)
             self._wanted = ""
             return _Answer(response)
-        self._form = {name: str(value) for name, value in (data or {}).items() if value is not None}
+        self._form = {name: _text(value) for name, value in (data or {}).items() if value is not None}
         response = self._sent(whole, self._form, headers)
         self._wanted = "token" if "grant_type" in self._form else "document"
         if not isinstance(_content(response), dict):
@@ -509,6 +606,10 @@ class _Answer:
         """Do as requests does; who catches it looks at the answer."""
         if self.status_code >= _REFUSED:
             raise _UnreadableError
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _content(response: Response) -> object:

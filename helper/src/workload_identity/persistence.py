@@ -113,8 +113,8 @@ def opened(options: TokenCachePersistenceOptions, *, cae: bool) -> Any:
 def unusable(options: TokenCachePersistenceOptions, failure: Exception) -> ClientAuthenticationError:
     """Return the error for a store that cannot be opened, read or written."""
     return ClientAuthenticationError(
-        f"the token store {options.name!r} cannot be used: {str(failure) or type(failure).__name__}. Check who"
-        " owns it and that its file system has room, or leave cache_persistence_options out."
+        f"the token store {options.name!r} cannot be used: {str(failure) or type(failure).__name__}. Check"
+        " who owns it and that its file system has room, or leave cache_persistence_options out."
     )
 
 

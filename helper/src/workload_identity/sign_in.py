@@ -47,7 +47,7 @@ def silently(visit: Visit, record: AuthenticationRecord | None, *, renew: bool) 
     """
     refusal: ClientAuthenticationError | None = None
     if record is not None:
-        found: Any = yield _msal("silently", visit, record, renew=renew)
+        found: Any = yield in_msal("silently", visit, record, renew=renew)
         if found is not None and not isinstance(found, ClientAuthenticationError):
             signed_in: SignedIn = found
             return signed_in
@@ -91,7 +91,7 @@ def by_device_code(visit: Visit, prompt: Prompt | None, patience: float | None) 
     Raises:
         ClientAuthenticationError: They did not sign in, or there is no code to be had.
     """
-    begun: Begun = yield _msal("begin_device_code", visit)
+    begun: Begun = yield in_msal("begin_device_code", visit)
     flow = begun.flow
     start = yield from now()
     wait = min(flow["expires_in"], patience if patience is not None else flow["expires_in"])
@@ -105,7 +105,7 @@ def by_device_code(visit: Visit, prompt: Prompt | None, patience: float | None) 
     failure: ClientAuthenticationError | None = None
     while True:
         try:
-            signed_in: SignedIn | None = yield _msal("poll_device_code", visit, begun)
+            signed_in: SignedIn | None = yield in_msal("poll_device_code", visit, begun)
             if signed_in is not None:
                 return signed_in
             failure = None
@@ -148,7 +148,7 @@ def by_browser(
     redirects = browser.Redirects(place)
     try:
         redirect_uri = yield Block(redirects.open)
-        begun: Begun = yield _msal("begin_in_browser", visit, redirect_uri, login_hint)
+        begun: Begun = yield in_msal("begin_in_browser", visit, redirect_uri, login_hint)
         redirects.state = begun.flow["state"]
         yield Block(partial(browser.show, begun.flow["auth_uri"]))
         answer: dict[str, str] | None = yield Block(partial(redirects.wait, patience))
@@ -162,7 +162,7 @@ def by_browser(
             f"nobody signed in within {patience:g} s on the page that was opened in the browser. Where no"
             " browser can be used, use DeviceCodeCredential; timeout sets how long to wait."
         )
-    redeemed: SignedIn = yield _msal("redeem_code", visit, begun, answer)
+    redeemed: SignedIn = yield in_msal("redeem_code", visit, begun, answer)
     return redeemed
 
 
@@ -172,11 +172,11 @@ def by_password(visit: Visit, username: str, password: str) -> Flow[SignedIn]:
     Raises:
         ClientAuthenticationError: They are refused.
     """
-    signed_in: SignedIn = yield _msal("by_password", visit, username, password)
+    signed_in: SignedIn = yield in_msal("by_password", visit, username, password)
     return signed_in
 
 
-def _msal(name: str, *given: object, **named: object) -> Lend:
+def in_msal(name: str, *given: object, **named: object) -> Lend:
     """Have a function of `msal_applications` called where it may block, its import included."""
 
     def called(perform: Perform) -> object:

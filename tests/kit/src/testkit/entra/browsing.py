@@ -1,4 +1,4 @@
-"""A browser with a person before it: opens a page of the stand-in and brings its answer where it should go."""
+"""A browser with a person before it: opens a page of the stand-in and brings its answer back."""
 
 import ssl
 import threading

@@ -4,7 +4,6 @@ There is no real page: who is said to be present signs in at once. A federation'
 passwords by WS-Trust, is here too.
 """
 
-import base64
 import html
 import time
 import urllib.parse
@@ -35,15 +34,6 @@ def add_pages(application: web.Application, service: Service) -> None:
     )
 
 
-def saml_user(assertion: str) -> str:
-    """Return the name that a federation's assertion states; "" for anything else."""
-    try:
-        text = base64.urlsafe_b64decode(assertion + "=" * (-len(assertion) % 4)).decode()
-    except ValueError:
-        return ""
-    return unescape(text.partition("<saml:NameIdentifier>")[2].partition("</saml:NameIdentifier>")[0])
-
-
 class _Pages:
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -58,7 +48,7 @@ class _Pages:
             tenant = request.match_info["tenant"]
             return self._refused(RequestRefused(700016, client_id=client_id, tenant=tenant))
         people = self._service.people
-        device_code, begun = people.begin_device(client_id, time.time())
+        device_code, begun = people.begin_device(client_id, form["scope"], time.time())
         page = f"{self._service.authority}/devicelogin"
         return web.json_response(
             {

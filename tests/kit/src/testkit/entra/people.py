@@ -9,6 +9,7 @@ import secrets
 import threading
 from dataclasses import dataclass
 from typing import Any
+from xml.sax.saxutils import unescape
 
 from testkit.entra.errors import RequestRefused
 from testkit.entra.users import User
@@ -45,6 +46,7 @@ class DeviceSignIn:
     """
 
     client_id: str
+    scope: str
     user_code: str
     until: float
     user: User | None = None
@@ -73,6 +75,7 @@ class People:
         self._changing = threading.Lock()
         self._accounts: dict[str, Account] = {}
         self._devices: dict[str, DeviceSignIn] = {}
+        self._every_device_code: list[str] = []
         self._pages: dict[str, Asked] = {}
         self.present: str | None = None
         self.refuses = False
@@ -98,13 +101,14 @@ class People:
             raise RequestRefused(50076)
         return account.user
 
-    def begin_device(self, client_id: str, now: float) -> tuple[str, DeviceSignIn]:
+    def begin_device(self, client_id: str, scope: str, now: float) -> tuple[str, DeviceSignIn]:
         """Return a new device code, and the sign-in that it stands for."""
         user_code = "".join(secrets.choice(_LETTERS) for _ in range(9))
         device_code = f"D{secrets.token_urlsafe(40)}"
-        begun = DeviceSignIn(client_id.lower(), user_code, now + self.device_code_life)
+        begun = DeviceSignIn(client_id.lower(), scope, user_code, now + self.device_code_life)
         with self._changing:
             self._devices[device_code] = begun
+            self._every_device_code.append(device_code)
         return device_code, begun
 
     def enter(self, user_code: str, name: str, *, decline: bool = False) -> None:
@@ -121,20 +125,28 @@ class People:
                     return
         raise LookupError(f"no device shows the code {user_code}")
 
-    def device(self, device_code: str, client_id: str, now: float) -> User:
+    def device(self, device_code: str, client_id: str, now: float) -> tuple[str, User]:
+        """Return what a device's code is for and who entered it, once; RequestRefused: why nobody did."""
+        with self._changing:
+            user = self._entered(device_code, client_id, now)
+            return self._devices.pop(device_code).scope, user
+
+    def waiting(self, device_code: str, client_id: str, now: float) -> User:
         """Return who entered a device's code; RequestRefused tells why nobody did."""
         with self._changing:
-            begun = self._devices.get(device_code)
-            if begun is None or begun.client_id != client_id.lower():
-                raise RequestRefused(70000, name="device_code")
-            if begun.declined:
-                raise RequestRefused(65004)
-            if now >= begun.until:
-                raise RequestRefused(70019)
-            if begun.user is None:
-                raise RequestRefused(70016)
-            del self._devices[device_code]  # it works once
-            return begun.user
+            return self._entered(device_code, client_id, now)
+
+    def _entered(self, device_code: str, client_id: str, now: float) -> User:
+        begun = self._devices.get(device_code)
+        if begun is None or begun.client_id != client_id.lower():
+            raise RequestRefused(70000, name="device_code")
+        if begun.declined:
+            raise RequestRefused(65004)
+        if now >= begun.until:
+            raise RequestRefused(70019)
+        if begun.user is None:
+            raise RequestRefused(70016)
+        return begun.user
 
     def shown(self, code: str, asked: Asked) -> None:
         """Remember what the page was asked with that gave a code."""
@@ -150,7 +162,11 @@ class People:
             raise RequestRefused(501481)
         return {"nonce": asked.nonce} if asked.nonce else {}
 
-    def waiting(self, device_code: str) -> User | None:
-        """Return who entered a device's code, if anybody did."""
-        begun = self._devices.get(device_code)
-        return None if begun is None else begun.user
+
+def saml_user(assertion: str) -> str:
+    """Return the name that a federation's assertion states; "" for anything else."""
+    try:
+        text = base64.urlsafe_b64decode(assertion + "=" * (-len(assertion) % 4)).decode()
+    except ValueError:
+        return ""
+    return unescape(text.partition("NameIdentifier>")[2].partition("<")[0])
