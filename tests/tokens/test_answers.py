@@ -1,5 +1,6 @@
 """What the token endpoint's answers mean."""
 
+import base64
 import json
 from collections.abc import Callable
 from typing import Any
@@ -256,3 +257,42 @@ def test_any_bytes_are_refused(body: bytes, status: int, content_type: str) -> N
 
     assert isinstance(answer, Refusal)
     assert answer.problem.isprintable() or "\ufffd" in answer.problem
+
+
+def test_what_came_with_a_token() -> None:
+    """Refresh token, identity and account, for flows that need them; none of it is shown."""
+
+    def part(**members: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(members).encode()).rstrip(b"=").decode()
+
+    id_token = f"{part(alg='RS256')}.{part(sub='subject', oid='x')}.c2ln"
+    body = {
+        "access_token": SECRET,
+        "expires_in": 1,
+        "refresh_token": "planted-refresh",
+        "id_token": id_token,
+        "client_info": part(uid="user", utid="tenant"),
+    }
+    answer = judged(response(json.dumps(body).encode()))
+
+    assert isinstance(answer, Granted)
+    assert answer.refresh_token == "planted-refresh"
+    assert answer.id_claims == {"sub": "subject", "oid": "x"}
+    assert answer.account == "user.tenant"
+    assert "planted" not in repr(answer)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"refresh_token": 7, "id_token": [], "client_info": "noise"},
+        {"client_info": "", "id_token": "a.b"},
+    ],
+)
+def test_nothing_came_with_a_token(more: dict[str, object]) -> None:
+    """What is missing or of a wrong type is not there."""
+    answer = judged(response(json.dumps({"access_token": SECRET, "expires_in": 1, **more}).encode()))
+
+    assert isinstance(answer, Granted)
+    assert (answer.refresh_token, answer.account, dict(answer.id_claims)) == (None, None, {})

@@ -301,8 +301,8 @@ def _unregistered(case: Case) -> str:
         f"The certificate with thumbprint {case.claim('thumbprint')}, good until {case.claim('until')}, is"
         f" not registered with client {case.client_id}, or has run out. To register it: az ad app credential"
         f" reset --append --id {shlex.quote(case.client_id)} --cert @FILE",
-        "Where the application trusts certificates by name and issuer: set send_certificate_chain, and let the"
-        " file have the certificates in between.",
+        "Where the application trusts certificates by name and issuer: set send_certificate_chain, and let"
+        " the file have the certificates in between.",
         case.claim("note"),
     )
 

@@ -91,6 +91,8 @@ class OnBehalfOf(Principal):
             raise ValueError(f"one of {', '.join(proofs)} was wanted, found {' and '.join(given)}")
         if client_assertion_func and not callable(client_assertion_func):
             raise ValueError("client_assertion_func: a function was wanted")
+        if client_secret:
+            self._required(client_secret=client_secret)
         self._user_assertion = user_assertion
         self._secret = client_secret or None
         self._func = client_assertion_func or None
