@@ -99,10 +99,12 @@ def test_another_process_goes_on(
     """A program that is started again asks nobody."""
     record = family.do(by_device(family, device, tenant_id=TENANT_ID).authenticate, scopes=[SCOPE])
     program = (
-        "import sys; from workload_identity import *; from workload_identity import AuthenticationRecord as R;"
-        " credential = DeviceCodeCredential(authentication_record=R.deserialize(sys.argv[1]),"
+        "import sys; from workload_identity import *;"
+        " record = AuthenticationRecord.deserialize(sys.argv[1]);"
+        " credential = DeviceCodeCredential(authentication_record=record,"
         " disable_automatic_authentication=True, disable_instance_discovery=True,"
-        f" cache_persistence_options=TokenCachePersistenceOptions(name={NAME!r}, allow_unencrypted_storage=True));"
+        f" cache_persistence_options=TokenCachePersistenceOptions(name={NAME!r},"
+        " allow_unencrypted_storage=True));"
         f" print(credential.get_token({SCOPE!r}).expires_on)"
     )
     environment = {**environment_of_child, "HOME": str(tmp_path)}
@@ -119,7 +121,7 @@ def test_another_process_goes_on(
 
 
 def test_store_is_for_its_owner_alone(
-    family: Family, people: EntraStandIn, device: Device, tmp_path: Path
+    family: Family, device: Device, tmp_path: Path
 ) -> None:
     """The folder and both files, which are made when they are needed."""
     credential = by_device(family, device)
@@ -133,7 +135,7 @@ def test_store_is_for_its_owner_alone(
 
 
 def test_store_that_cannot_be_encrypted(
-    family: Family, people: EntraStandIn, device: Device, tmp_path: Path
+    family: Family, device: Device, tmp_path: Path
 ) -> None:
     """A plain file is a decision: it is asked for, and nothing is written without."""
     credential = by_device(family, device, cache_persistence_options=TokenCachePersistenceOptions(name=NAME))
@@ -164,7 +166,6 @@ def test_store_that_is_damaged(
 
 def test_store_that_cannot_be_written(
     family: Family,
-    people: EntraStandIn,
     device: Device,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -178,7 +179,7 @@ def test_store_that_cannot_be_written(
 
 
 def test_store_whose_place_is_taken(
-    family: Family, people: EntraStandIn, device: Device, tmp_path: Path
+    family: Family, device: Device, tmp_path: Path
 ) -> None:
     """A file in place of the folder is told."""
     store(tmp_path).parent.touch()
@@ -188,7 +189,7 @@ def test_store_whose_place_is_taken(
 
 
 def test_without_msal_extensions(
-    family: Family, people: EntraStandIn, device: Device, monkeypatch: pytest.MonkeyPatch
+    family: Family, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error says what to install."""
     monkeypatch.setitem(sys.modules, "msal_extensions", None)
@@ -251,7 +252,7 @@ def test_shared_sign_in(family: Family, people: EntraStandIn, device: Device) ->
     assert len(people.requests) == 2
 
 
-def test_shared_sign_in_of_a_record(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_shared_sign_in_of_a_record(family: Family, device: Device) -> None:
     """A record says whose, and to which application."""
     record = AuthenticationRecord.deserialize(their_device(device).authenticate(scopes=[SCOPE]).serialize())
     device.enters = GRACE
@@ -265,7 +266,7 @@ def test_shared_sign_in_of_a_record(family: Family, people: EntraStandIn, device
     assert "eve@contoso.test" in unavailable(family, shared(family, authentication_record=unknown))
 
 
-def test_shared_sign_ins_that_do_not_fit(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_shared_sign_ins_that_do_not_fit(family: Family, device: Device) -> None:
     """None, none that fits, several, several that fit: each is told by itself, with who is there."""
     assert "no sign-in of anybody" in unavailable(family, shared(family))
     their_device(device).get_token(SCOPE)
@@ -296,7 +297,8 @@ def test_shared_sign_in_that_was_revoked(
     assert "no sign-in of anybody" in unavailable(family, shared(family))
 
 
-def test_shared_store_that_cannot_be_read(family: Family, people: EntraStandIn, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("people")
+def test_shared_store_that_cannot_be_read(family: Family, tmp_path: Path) -> None:
     """A chain goes on."""
     store(tmp_path).parent.mkdir()
     store(tmp_path).write_text("no JSON")
@@ -304,7 +306,7 @@ def test_shared_store_that_cannot_be_read(family: Family, people: EntraStandIn, 
     assert "cannot be used" in unavailable(family, shared(family))
 
 
-def test_other_cloud_is_not_looked_at(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_other_cloud_is_not_looked_at(family: Family, device: Device) -> None:
     """A sign-in is of one cloud."""
     their_device(device).get_token(SCOPE)
 
@@ -313,9 +315,10 @@ def test_other_cloud_is_not_looked_at(family: Family, people: EntraStandIn, devi
     )
 
 
-def test_password_is_stored_nowhere(family: Family, people: EntraStandIn, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("people")
+def test_password_is_stored_nowhere(family: Family, tmp_path: Path) -> None:
     """Only what it was traded for."""
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="multi-factor"):
         credential = family.module.UsernamePasswordCredential(
             DEVELOPER_SIGN_ON,
             ADA,
