@@ -13,8 +13,8 @@ import jwt
 import pytest
 
 from testkit.entra import EntraStandIn
-from testkit.entra.fixtures import CLIENT_ID, TENANT_ID
 from testkit.entra.faults import Altered, Failing, Html, Reset, Throttled, Truncated
+from testkit.entra.fixtures import CLIENT_ID, TENANT_ID
 from testkit.entra.people import DEVELOPER_SIGN_ON
 from testkit.entra.signing_in import ADA, GRACE, PASSWORD, Device
 from workload_identity import (
@@ -136,10 +136,10 @@ def test_person_takes_a_while(family: Family, people: EntraStandIn, device: Devi
 @pytest.mark.usefixtures("people")
 def test_slow_down() -> None:
     """Five seconds more from then on (RFC 8628, 3.5): looked at by driving the flow by hand."""
+    from workload_identity.clock import Instant
     from workload_identity.msal_applications import Begun
     from workload_identity.sign_in import by_device_code
     from workload_identity.steps import Lend, Now, Wait
-    from workload_identity.clock import Instant
 
     told = {"expires_in": 900, "interval": 2, "verification_uri": "p", "user_code": "c", "message": "m"}
     flow = by_device_code(Any, lambda *_: None, None)  # type: ignore[arg-type]
