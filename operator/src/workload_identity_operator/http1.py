@@ -36,8 +36,8 @@ _LOOK_EVERY: Final = 1.0
 _SHUTDOWN: Final = 5.0
 """Seconds that answers may take which are being made when the server ends."""
 _LARGEST_HEAD: Final = 32 * 1024
-"""Bytes of request line and fields; the API server sends a few hundred."""
-_MOST_WAITING: Final = 8
+"""Bytes of request line and fields that may follow those which came first; there are a few hundred."""
+_MOST_WAITING: Final = 2
 """Requests sent ahead of answers from which on a connection is not read."""
 
 
@@ -142,7 +142,7 @@ class _Connection(asyncio.Protocol):
         self._since = self._loop.time()
         # The request that is coming in.
         self._coming = False
-        self._size = 0
+        self._chunk = self._size = 0
         self._url = self._content_type = b""
         self._head = True
         self._body: list[bytes] = []
@@ -166,15 +166,17 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf or self._parser is None:
             return
+        self._chunk = len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
-            self._deaf = True  # the request is answered, what follows it is no HTTP
+            pass  # is refused already
         except HttpParserError as error:
-            self._refuse(400, f"wanted HTTP/1.1, found a request that is none: {error}")
+            if not self._deaf:  # else it is what follows the last request
+                self._refuse(400, f"wanted HTTP/1.1, found a request that is none: {error}")
         else:
             if self._coming and not self._deaf:
-                self._size += len(data)
+                self._size += self._chunk
                 if self._head and self._size > _LARGEST_HEAD:
                     self._refuse(431, f"wanted at most {_LARGEST_HEAD} bytes of header fields, found more")
                 elif self._size > _LARGEST_HEAD + self._server.largest_body:
@@ -192,7 +194,8 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._coming = self._head = True
-        self._size = self._length = 0
+        self._size = -self._chunk  # earlier requests may be in the same chunk
+        self._length = 0
         self._since = self._loop.time()
         self._url = self._content_type = b""
         self._body = []
@@ -219,6 +222,9 @@ class _Connection(asyncio.Protocol):
         if parser is None or self._deaf:
             return
         self._coming = False
+        if parser.should_upgrade():  # a body is not looked for then
+            self._refuse(400, "wanted plain HTTP/1.1, found a request for another protocol")
+            return
         request = Request(
             method=parser.get_method().decode("ascii"),
             path=_path_of(self._url),
@@ -226,7 +232,7 @@ class _Connection(asyncio.Protocol):
             body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
             peer=self._peer,
         )
-        self._put(request, last=parser.should_upgrade() or not parser.should_keep_alive())
+        self._put(request, last=not parser.should_keep_alive())
 
     # What we do.
 
