@@ -17,6 +17,7 @@ from workload_identity_operator import __version__, contract
 from workload_identity_operator.errors import SettingsInvalid
 from workload_identity_operator.shapes import Json
 
+SERVICE_ACCOUNTS: Final = "/api/v1/serviceaccounts"
 PAGE: Final = 250
 """Objects a listing asks for at a time; all 10,000 at once cost 10 MB more."""
 _PAGE_OF_TABLES: Final = 20
@@ -52,11 +53,12 @@ class Cluster:
 
     Attributes:
         server: Base URL.
-        open: Returns a new session that carries our credentials; the caller closes it.
+        open: Returns a new session that carries our credentials, whose answers are of the class given;
+            the caller closes it.
     """
 
     server: str
-    open: Callable[[], aiohttp.ClientSession]
+    open: Callable[[type[aiohttp.ClientResponse]], aiohttp.ClientSession]
 
 
 def find_cluster(kubeconfig: Path | None) -> Cluster:
@@ -73,12 +75,12 @@ def find_cluster(kubeconfig: Path | None) -> Cluster:
         )
         trust = ssl.create_default_context(cafile=_IN_CLUSTER / "ca.crt")
         server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-        return Cluster(server, lambda: _session(trust, middleware=_bearer_from(token)))
+        return Cluster(server, lambda answers: _session(trust, answers, middleware=_bearer_from(token)))
     if kubeconfig is not None:
         os.environ["KUBECONFIG"] = str(kubeconfig)  # where kopf's reader looks
     info = _from_kubeconfig()
     trust = info.as_ssl_context()
-    return Cluster(info.server, lambda: _session(trust, headers=info.as_http_headers()))
+    return Cluster(info.server, lambda answers: _session(trust, answers, headers=info.as_http_headers()))
 
 
 def _from_kubeconfig() -> kopf.ConnectionInfo:
@@ -123,6 +125,7 @@ def _fault_of(info: kopf.ConnectionInfo | None) -> str | None:
 
 def _session(
     trust: ssl.SSLContext,
+    answers: type[aiohttp.ClientResponse],
     headers: Mapping[str, str] | None = None,
     middleware: aiohttp.ClientMiddlewareType | None = None,
 ) -> aiohttp.ClientSession:
@@ -130,6 +133,7 @@ def _session(
         connector=aiohttp.TCPConnector(limit=0, ssl=trust),
         headers={"User-Agent": f"workload-identity-operator/{__version__}", **(headers or {})},
         middlewares=(middleware,) if middleware else (),
+        response_class=answers,
     )
 
 
@@ -180,7 +184,7 @@ class KubeApi:
         following = ""
         while True:
             query = {"limit": str(PAGE)} | ({"continue": following} if following else {})
-            page = await self._call("GET", "/api/v1/serviceaccounts", query=query, accept=_METADATA_LIST)
+            page = await self._call("GET", SERVICE_ACCOUNTS, query=query, accept=_METADATA_LIST)
             for item in page["items"] or ():
                 meta = item["metadata"]
                 yield meta["namespace"], meta["name"], meta.get("annotations") or {}

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import Final
 
+import aiohttp
 import kopf
 
 from workload_identity_operator import admission, certificates, trust, upgrades
@@ -35,7 +36,7 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
         ExceptionGroup: Something broke that a restart may mend.
     """
     health, metrics = Health(), Metrics()
-    async with cluster.open() as session:
+    async with cluster.open(aiohttp.ClientResponse) as session:
         api = KubeApi(cluster.server, session)
         accounts = Accounts(api.service_account, metrics.looked_up)
         wirings = PodWirings(api, accounts, settings)
