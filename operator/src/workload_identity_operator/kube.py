@@ -18,8 +18,9 @@ from workload_identity_operator.errors import SettingsInvalid
 from workload_identity_operator.shapes import Json
 
 SERVICE_ACCOUNTS: Final = "/api/v1/serviceaccounts"
-PAGE: Final = 250
-"""Objects a listing asks for at a time; all 10,000 at once cost 10 MB more."""
+PAGE: Final = 2_000
+"""Objects a listing asks for at a time. Each page costs the API server time in proportion to all there are:
+for 100,000 it takes 12 s of CPU with pages of 250, 2 s with these. All at once would cost memory here."""
 _PAGE_OF_TABLES: Final = 20
 """PodWirings can be large."""
 FIELD_MANAGER: Final = "workload-identity-operator"
