@@ -2,8 +2,8 @@
 
 Every replica does, and all write the same. Changes by hand are put right at once. What another replica
 wrote is given a few seconds before we disagree: it may have heard of a ServiceAccount before us. With the
-operator of another release, whose settings are others, we would disagree for ever: a PodWiring says whose it is,
-and stays theirs as long as that release is there.
+operator of another release, whose settings are others, we would disagree for ever: a PodWiring says whose
+it is, and stays theirs as long as that release is there.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ RESOURCE_AFTER: Final = 5.0
 """Seconds between looks for a resource that is not installed."""
 AT_ONCE: Final = 8
 """Namespaces written at the same time."""
-THERE_FOR: Final = 30.0
+THERE_FOR: Final = 10.0
 """Seconds that another release which was there is taken to be still there."""
 _AGAIN_AFTER: Final = 0.5
 """Seconds from a watch's end to the next, which may end as soon."""
@@ -80,6 +80,7 @@ class PodWirings:
         self._said = ""
         self._faults: dict[str, int] = {}
         self._others: dict[str, float] = {}
+        self._left: set[str] = set()
 
     def start(self) -> None:
         """Take that the table is complete: what is missing from it may be deleted from now on."""
@@ -183,6 +184,7 @@ class PodWirings:
             return
         if held is None or held.spec != _digest(wanted.spec):
             if held and await self._is_anothers(namespace, held.keeper):
+                self._leave(namespace)
                 return
             keeper = self._settings.webhook_configuration
             held = _held(await self._api.apply_pod_wiring(namespace, wanted.spec, keeper))
@@ -192,6 +194,16 @@ class PodWirings:
         if held.status != status:
             written = await self._api.apply_pod_wiring_status(namespace, status)
             self._stored[namespace] = _held(written)
+
+    def _leave(self, namespace: str) -> None:
+        """Look again later whether whoever keeps a PodWiring is still there."""
+        if namespace not in self._left:
+            self._left.add(namespace)
+            asyncio.get_running_loop().call_later(THERE_FOR, self._reconsider, namespace)
+
+    def _reconsider(self, namespace: str) -> None:
+        self._left.discard(namespace)
+        self.changed(namespace)
 
     async def _is_anothers(self, namespace: str, keeper: str) -> bool:
         """Whether another release keeps a PodWiring, and is still there; that is said once of each."""
@@ -206,16 +218,15 @@ class PodWirings:
             if error.status == _FORBIDDEN:
                 return False
             raise
-        if not any(
-            webhook["name"] == contract.WEBHOOK_NAME for webhook in (found or {}).get("webhooks") or ()
-        ):
+        webhooks = (found or {}).get("webhooks") or ()
+        if not any(webhook["name"] == contract.WEBHOOK_NAME for webhook in webhooks):
             self._others.pop(keeper, None)
             return False
         if keeper not in self._others:
             _log.warning(
                 "PodWirings, such as that of namespace %s, are kept by the release of "
-                "MutatingWebhookConfiguration %s with settings other than ours, and left to it: give both the "
-                "same tenant, authority host and audience, or uninstall one",
+                "MutatingWebhookConfiguration %s with settings other than ours, and left to it: give both "
+                "the same tenant, authority host and audience, or uninstall one",
                 namespace,
                 keeper,
             )

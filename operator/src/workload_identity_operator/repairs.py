@@ -1,9 +1,9 @@
 """Edge: keeps the policy, its binding and the kind of its tables what the chart declares.
 
-Somebody may delete or edit them by hand. Pods go to the webhook meanwhile, so nothing is lost by a second's
-thought, and much by haste: an upgrade or a removal of the release is seen here as edits and deletions, too.
-So the declaration is read anew before each repair, and a new one is given the time to come true. Every replica
-does this; a pause that is partly chance lets one be first.
+Somebody may delete or edit them by hand. Pods go to the webhook where the policy is gone, so nothing is lost
+by a second's thought, and much by haste: an upgrade or a removal of the release looks like edits and
+deletions. So the declaration is read anew before each repair, and a new one is given the time to come true.
+Every replica does this; a pause that is partly chance lets one be first.
 """
 
 import asyncio
@@ -184,7 +184,7 @@ class Repairs:
         """Tell that an object was put right; of somebody who insists, once."""
         reason, what = event
         if insists:
-            note = f"{what} again and again: put right at growing intervals from now on; change the chart instead"
+            note = f"{what} again and again: from now on put right at growing intervals; change the chart"
             _log.warning("%s %s was %s", one.kind, one.name, note)
             await events.tell(self._api, stored, events.CONTESTED, note, warning=True)
         elif not self._patience[one.path].contested:

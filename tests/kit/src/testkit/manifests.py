@@ -132,7 +132,7 @@ def static(rendering: str) -> str:
 
 
 def static_policy(rendering: str) -> str:
-    """Return the mutating policy of a rendering, its binding, and what keeps them, as a manifest for kubectl."""
+    """Return the mutating policy of a rendering, its binding and what keeps them, as a manifest."""
     rendering = re.sub(r"# Source: .*\n", "", rendering)
     rendering = re.sub(r'(managed-by"?: "?)Helm', r"\1kubectl", rendering)
     kept = re.compile(rf"^(kind: MutatingAdmissionPolicy|  name: {RELEASE}-declared$)", re.MULTILINE)
