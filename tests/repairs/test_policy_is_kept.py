@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -12,7 +14,7 @@ import kubernetes.client
 import pytest
 
 from testkit.control_plane import ControlPlane
-from testkit.installation import NAMESPACE, RELEASE, Served, install_chart
+from testkit.installation import NAMESPACE, RELEASE, Served, free_port, install_chart, operator_running
 from testkit.processes import ProcessFailed
 from testkit.workloads import CLIENT, Namespace, env_of, eventually, pod
 from workload_identity_operator import contract
@@ -244,6 +246,26 @@ def test_kind_of_the_tables_edited(served: Served, inside: Namespace) -> None:
     assert told(served, "crd", CRD) >= {"Reverted"}
 
 
+@pytest.mark.parametrize("change", [added_condition, wrong_audience], ids=["addition", "audience"])
+def test_replicas(served: Served, inside: Namespace, change: Callable[[dict[str, Any]], None]) -> None:
+    """Two that notice the same do not get in each other's way, and leave it at that."""
+    known(inside)
+    kubeconfig = served.plane.kubeconfig_for(RELEASE, NAMESPACE)
+    with operator_running(served.plane, free_port(), environ=served.environ, kubeconfig=kubeconfig) as second:
+        replicas = (served, replace(served, operator=second))
+        eventually(lambda: all(state(one, POLICY) for one in replicas))
+
+        before = edit(served.plane, POLICY, change)
+        eventually(lambda: (one := found(served.plane, POLICY)) and one["spec"] == before["spec"])
+        time.sleep(3)
+
+        after = found(served.plane, POLICY)
+        assert after is not None
+        assert after["spec"] == before["spec"]
+        assert 1 <= sum(repairs(one, POLICY) for one in replicas) <= 2
+        assert all(state(one, POLICY) for one in replicas)
+
+
 # Releases.
 
 
@@ -253,26 +275,28 @@ def upgraded(served: Served, **values: object) -> None:
     install_chart(served.plane, served.port, {"azureTenantID": tenant, "engine": "auto", **values})
 
 
-@pytest.mark.parametrize("kind", [POLICY, BINDING])
-def test_upgrade_after_a_repair(served: Served, inside: Namespace, kind: str) -> None:
-    """Helm finds the object as its own, changes it without a conflict, and is not undone."""
+def test_upgrade_after_repairs(served: Served, inside: Namespace) -> None:
+    """Helm finds the objects as its own and is not undone; what it declares now is what is kept now."""
     known(inside)
-    served.plane.kubectl("delete", kind, RELEASE)
-    eventually(lambda: repairs(served, kind) == 1)
+    for kind in (POLICY, BINDING):
+        served.plane.kubectl("delete", kind, RELEASE)
+        eventually(partial(repairs, served, kind))
 
     upgraded(served, commonLabels={"changed": "yes"}, selection="label")
 
-    changed = found(served.plane, kind)
-    policy = found(served.plane, POLICY)
-    assert changed is not None
+    policy, binding = found(served.plane, POLICY), found(served.plane, BINDING)
     assert policy is not None
-    assert changed["metadata"]["labels"]["changed"] == "yes"
+    assert binding is not None
+    assert policy["metadata"]["labels"]["changed"] == binding["metadata"]["labels"]["changed"] == "yes"
     selector = policy["spec"]["matchConstraints"]["objectSelector"]
     assert selector["matchLabels"] == {contract.USE_LABEL: "true"}
     time.sleep(8)  # longer than the operator thinks about it
-    assert found(served.plane, kind) == changed
-    assert found(served.plane, POLICY) == policy
-    assert repairs(served, POLICY) + repairs(served, BINDING) == 1
+    assert (found(served.plane, POLICY), found(served.plane, BINDING)) == (policy, binding)
+
+    served.plane.kubectl("delete", POLICY, RELEASE)
+    after = eventually(lambda: found(served.plane, POLICY))
+    assert after["spec"] == policy["spec"]
+    assert after["metadata"]["labels"] == policy["metadata"]["labels"]
 
 
 def test_upgrades_are_not_fought(served: Served, inside: Namespace) -> None:
@@ -291,43 +315,46 @@ def test_upgrades_are_not_fought(served: Served, inside: Namespace) -> None:
     assert repairs(served, POLICY) == 0
 
 
-def test_declaration_is_the_truth(served: Served, inside: Namespace) -> None:
-    """An operator that runs already keeps what an upgrade declares, not what it was started with."""
-    known(inside)
-    upgraded(served, selection="label")
-    changed = found(served.plane, POLICY)
-    eventually(lambda: state(served, POLICY))
-    assert changed is not None
-
-    served.plane.kubectl("delete", POLICY, RELEASE)
-
-    after = eventually(lambda: found(served.plane, POLICY))
-    assert after["spec"] == changed["spec"]
-
-
-def test_turned_off(served: Served, inside: Namespace) -> None:
-    """An upgrade to the webhook engine takes the policy away, and it stays away."""
+def test_turned_off_and_uninstalled(served: Served, inside: Namespace) -> None:
+    """What an upgrade to the webhook engine takes away stays away, as does a release that is uninstalled."""
     known(inside)
 
     upgraded(served, engine="webhook")
     time.sleep(4)
+    assert found(served.plane, POLICY) is None
+    assert found(served.plane, BINDING) is None
+    assert env_of(look(inside)) == WIRED
 
+    upgraded(served)
+    eventually(lambda: state(served, BINDING))
+    served.plane.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
+    time.sleep(4)
     assert found(served.plane, POLICY) is None
     assert found(served.plane, BINDING) is None
     assert repairs(served, POLICY) + repairs(served, BINDING) == 0
-    assert env_of(look(inside)) == WIRED
-
-
-def test_uninstalled(served: Served) -> None:
-    """Nothing of a release that goes is brought back."""
-    eventually(lambda: state(served, POLICY))
-
-    served.plane.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
-    time.sleep(4)
-
-    assert found(served.plane, POLICY) is None
-    assert found(served.plane, BINDING) is None
     served.operator.child.check()
+
+
+def test_without_a_policy(served: Served, inside: Namespace) -> None:
+    """Nothing is kept then: a missing kind of the tables is said once, and its return noticed."""
+    known(inside)
+    upgraded(served, engine="webhook")
+    definition = found(served.plane, "crd", CRD)
+    assert definition is not None
+    definition.pop("status")
+    for key in ("resourceVersion", "uid", "creationTimestamp", "generation"):
+        definition["metadata"].pop(key)
+    log = served.operator.child.log
+
+    served.plane.kubectl("delete", "crd", CRD)
+    eventually(lambda: "PodWirings are not installed" in log.read_text())
+    time.sleep(4)
+    assert found(served.plane, "crd", CRD) is None
+    assert served.operator.ready()
+    served.plane.kubectl("create", "--filename=-", given=json.dumps(definition))
+
+    eventually(lambda: inside.get("podwirings")["items"])
+    assert log.read_text().count("PodWirings are not installed") == 1
 
 
 def test_without_the_rights(served: Served) -> None:

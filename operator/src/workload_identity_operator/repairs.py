@@ -71,7 +71,7 @@ class Repairs:
                 async for kind, _ in self._api.changes(collection, name):
                     if kind != "LISTED":
                         self._wake.set()
-                pause = _AGAIN_AFTER
+                        pause = _AGAIN_AFTER
             except ApiError:
                 pause = min(2 * pause, LOOK_EVERY)
             await asyncio.sleep(pause)
