@@ -89,7 +89,9 @@ def test_manager_is_who_applied_the_declaration(owners: list[dict[str, Any]], ma
         ({POLICY: declared(BINDING)}, "wanted a MutatingAdmissionPolicy of admissionregistration"),
         ({POLICY: declared(POLICY, apiVersion="v1")}, "wanted a MutatingAdmissionPolicy of admissionregistr"),
         ({POLICY: declared(POLICY, metadata={"name": "../x"})}, "with a name"),
-        ({POLICY: declared(POLICY, metadata={"name": 7})}, "MutatingAdmissionPolicy: "),
+        ({POLICY: declared(POLICY, metadata={"name": 7})}, "MutatingAdmissionPolicy: is no object"),
+        ({POLICY: declared(POLICY, metadata=7)}, "MutatingAdmissionPolicy: is no object"),
+        ({POLICY: declared(POLICY, metadata={"name": "a", "labels": "b"})}, "is no object"),
     ],
 )
 def test_declaration_that_cannot_be_read(data: dict[str, str], told: str) -> None:

@@ -127,21 +127,20 @@ def read_declaration(config_map: Json) -> Declaration:
 
 
 def _declared(kind: str, text: str, meta: Json) -> Declared:
+    marks = {key: value for key, value in (meta.get("annotations") or {}).items() if _MARKS.fullmatch(key)}
     try:
         body = json.loads(text)
-        name = body["metadata"]["name"]
+        own = body["metadata"]
+        name = own["name"]
         fits = (body["kind"], body["apiVersion"]) == (kind, KINDS[kind].api) and is_object_name(name)
-    except (ValueError, KeyError, TypeError) as error:
+        labels = {**(own.get("labels") or {}), **(meta.get("labels") or {})}
+        annotations = {**(own.get("annotations") or {}), **marks}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DeclarationUnreadable(f"{kind}: is no object: {error}") from error
     if not fits:
         raise DeclarationUnreadable(f"{kind}: wanted a {kind} of {KINDS[kind].api} with a name")
-    own = body["metadata"]
-    marks = {key: value for key, value in (meta.get("annotations") or {}).items() if _MARKS.fullmatch(key)}
-    labels = {**(own.get("labels") or {}), **(meta.get("labels") or {})}
-    annotations = {**(own.get("annotations") or {}), **marks}
-    return Declared(
-        kind, name, {**body, "metadata": {"name": name, "labels": labels, "annotations": annotations}}
-    )
+    marked = {"name": name, "labels": labels, "annotations": annotations}
+    return Declared(kind, name, {**body, "metadata": marked})
 
 
 def _applied_by(meta: Json) -> str:
