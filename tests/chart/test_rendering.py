@@ -84,7 +84,7 @@ def test_what_is_kept_is_what_is_installed(render: Render) -> None:
     values: Values = {
         "engine": "policy",
         "selection": "label",
-        "commonLabels": {"build": "1234", "on": "true", "at": "12:30"},
+        "commonLabels": {"build": "1234", "on": "true"},
         "mutatingWebhookObjectSelector": {"matchExpressions": [TERM]},
     }
     objects = render(values)

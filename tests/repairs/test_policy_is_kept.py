@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,6 +43,21 @@ def look(inside: Namespace) -> dict[str, Any]:
 def by_policy(stored: Mapping[str, Any]) -> bool:
     """Whether the API server itself wired a pod."""
     return contract.POLICY_VOLUME in {volume["name"] for volume in stored["spec"].get("volumes") or ()}
+
+
+def audiences(pods: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the audiences of all tokens of ours in stored pods."""
+    volumes = [
+        volume
+        for one in pods
+        for volume in one["spec"]["volumes"]
+        if volume["name"].startswith(contract.VOLUME_PREFIX)
+    ]
+    return {
+        source["serviceAccountToken"]["audience"]
+        for volume in volumes
+        for source in volume["projected"]["sources"]
+    }
 
 
 def found(plane: ControlPlane, kind: str, name: str = RELEASE) -> dict[str, Any] | None:
@@ -172,7 +187,7 @@ def test_deleted(served: Served, inside: Namespace, kind: str) -> None:
 def test_edited(
     served: Served, inside: Namespace, kind: str, change: Callable[[dict[str, Any]], None], field: str
 ) -> None:
-    """It is as declared in a moment, which the log and an Event tell; no pod is without its variables."""
+    """It is as declared in a moment, which the log and an Event tell; each pod has a token for Azure."""
     known(inside)
     eventually(lambda: state(served, kind))
 
@@ -185,6 +200,7 @@ def test_edited(
     assert told(served, kind) >= {"Reverted"}
     log = served.operator.child.log.read_text()
     assert f"{KINDS[kind]} {RELEASE} was edited by kubectl-replace in spec.{field}: put right" in log
+    assert audiences(pods) == {"api://AzureADTokenExchange"}
     assert {tuple(sorted(env_of(one).items())) for one in pods} == {tuple(sorted(WIRED.items()))}
 
 
@@ -264,6 +280,25 @@ def test_replicas(served: Served, inside: Namespace, change: Callable[[dict[str,
         assert after["spec"] == before["spec"]
         assert 1 <= sum(repairs(one, POLICY) for one in replicas) <= 2
         assert all(state(one, POLICY) for one in replicas)
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied"])
+def test_table_deleted_or_emptied(inside: Namespace, how: str) -> None:
+    """A PodWiring that somebody deletes or edits is as it was in a moment, and no pod went without."""
+    known(inside)
+    (before,) = inside.get("podwirings")["items"]
+
+    with pods_all_along(inside) as pods:
+        if how == "deleted":
+            inside.kubectl("delete", "pw", contract.POD_WIRING_NAME)
+        else:
+            patch = '--patch={"spec": {"identities": {"billing": null}}}'
+            inside.kubectl("patch", "pw", contract.POD_WIRING_NAME, "--type=merge", patch)
+        eventually(lambda: [one["spec"] for one in inside.get("podwirings")["items"]] == [before["spec"]])
+        eventually(lambda: by_policy(look(inside)))
+
+    assert audiences(pods) == {"api://AzureADTokenExchange"}
+    assert {tuple(sorted(env_of(one).items())) for one in pods} == {tuple(sorted(WIRED.items()))}
 
 
 # Releases.
