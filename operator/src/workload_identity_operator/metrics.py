@@ -1,12 +1,13 @@
 """All Prometheus instruments. `azwi_mutation_request` is the peer's, so that dashboards go on working."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from workload_identity_operator import __version__
+from workload_identity_operator.declared import STATES, State
 
 BUCKETS: Final = (
     *(n / 1000 for n in range(1, 10)),
@@ -51,6 +52,18 @@ class Metrics:
             "When the serving certificate ends, in seconds since the epoch",
             registry=self._registry,
         )
+        self._policy = Gauge(
+            "workload_identity_policy_state",
+            "1 for the state of each object of the policy: declared, edited, missing, unknown",
+            ["object", "state"],
+            registry=self._registry,
+        )
+        self._repairs = Counter(
+            "workload_identity_policy_repairs",
+            "Objects of the policy that were put right",
+            ["object"],
+            registry=self._registry,
+        )
         Gauge("workload_identity_build_info", "1", ["version"], registry=self._registry).labels(
             __version__
         ).set(1)
@@ -88,6 +101,17 @@ class Metrics:
     def certificate_ends(self, epoch: float) -> None:
         """Take when the serving certificate ends, in seconds since the epoch."""
         self._expiry.set(epoch)
+
+    def policy_states(self, states: Mapping[str, State]) -> None:
+        """Take how the objects of the policy are, by kind; those that are not named are not ours to keep."""
+        self._policy.clear()
+        for kind, current in states.items():
+            for state in STATES:
+                self._policy.labels(kind, state).set(state == current)
+
+    def policy_repaired(self, kind: str) -> None:
+        """Count that an object of the policy was put right."""
+        self._repairs.labels(kind).inc()
 
     def exposition(self) -> bytes:
         """Return what a scrape gets."""
