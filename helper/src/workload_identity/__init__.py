@@ -14,11 +14,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workload_identity.authority import AzureAuthorityHosts, KnownAuthorities
     from workload_identity.blocking import get_bearer_token_provider
+    from workload_identity.chain import ChainedTokenCredential
+    from workload_identity.default import DefaultAzureCredential
     from workload_identity.errors import (
         AuthenticationRequiredError,
         ClientAuthenticationError,
         CredentialUnavailableError,
     )
+    from workload_identity.placeholders import VisualStudioCodeCredential
     from workload_identity.protocols import SupportsTokenInfo, TokenCredential, TokenRequestOptions
     from workload_identity.tokens import AccessToken, AccessTokenInfo
     from workload_identity.workload import WorkloadIdentityCredential
@@ -28,12 +31,15 @@ __all__ = [
     "AccessTokenInfo",
     "AuthenticationRequiredError",
     "AzureAuthorityHosts",
+    "ChainedTokenCredential",
     "ClientAuthenticationError",
     "CredentialUnavailableError",
+    "DefaultAzureCredential",
     "KnownAuthorities",
     "SupportsTokenInfo",
     "TokenCredential",
     "TokenRequestOptions",
+    "VisualStudioCodeCredential",
     "WorkloadIdentityCredential",
     "get_bearer_token_provider",
 ]
@@ -45,12 +51,15 @@ __getattr__, __dir__ = lazy.names(
         "AccessTokenInfo": "tokens",
         "AuthenticationRequiredError": "errors",
         "AzureAuthorityHosts": "authority",
+        "ChainedTokenCredential": "chain",
         "ClientAuthenticationError": "errors",
         "CredentialUnavailableError": "errors",
+        "DefaultAzureCredential": "default",
         "KnownAuthorities": "authority",
         "SupportsTokenInfo": "protocols",
         "TokenCredential": "protocols",
         "TokenRequestOptions": "protocols",
+        "VisualStudioCodeCredential": "placeholders",
         "WorkloadIdentityCredential": "workload",
         "get_bearer_token_provider": "blocking",
     },

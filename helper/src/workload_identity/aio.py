@@ -7,12 +7,18 @@ from workload_identity import lazy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workload_identity.awaiting import get_bearer_token_provider
+    from workload_identity.chain import AsyncChainedTokenCredential as ChainedTokenCredential
+    from workload_identity.default import AsyncDefaultAzureCredential as DefaultAzureCredential
+    from workload_identity.placeholders import AsyncVisualStudioCodeCredential as VisualStudioCodeCredential
     from workload_identity.protocols import AsyncSupportsTokenInfo, AsyncTokenCredential
     from workload_identity.workload import AsyncWorkloadIdentityCredential as WorkloadIdentityCredential
 
 __all__ = [
     "AsyncSupportsTokenInfo",
     "AsyncTokenCredential",
+    "ChainedTokenCredential",
+    "DefaultAzureCredential",
+    "VisualStudioCodeCredential",
     "WorkloadIdentityCredential",
     "get_bearer_token_provider",
 ]
@@ -22,6 +28,9 @@ __getattr__, __dir__ = lazy.names(
     {
         "AsyncSupportsTokenInfo": "protocols",
         "AsyncTokenCredential": "protocols",
+        "ChainedTokenCredential": "chain:AsyncChainedTokenCredential",
+        "DefaultAzureCredential": "default:AsyncDefaultAzureCredential",
+        "VisualStudioCodeCredential": "placeholders:AsyncVisualStudioCodeCredential",
         "WorkloadIdentityCredential": "workload:AsyncWorkloadIdentityCredential",
         "get_bearer_token_provider": "awaiting",
     },

@@ -42,6 +42,7 @@ class Order:
         proxy: Through which token proxy they go, if any.
         patience: The longest a request can take, in seconds.
         flow: Makes the flow that asks; told whether it is in the background, with a good token still held.
+        silent: What becomes of it is logged elsewhere.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Order:
         "options",
         "patience",
         "proxy",
+        "silent",
         "slot",
         "way",
         "wide",
@@ -72,6 +74,7 @@ class Order:
         proxy: TokenProxy | None = None,
         must: bool = False,
         wide: Held | None = None,
+        silent: bool = False,
     ) -> None:
         self.label = label
         self.cache = cache
@@ -84,6 +87,7 @@ class Order:
         self.flow = flow
         self.must = must
         self.wide = wide
+        self.silent = silent
 
 
 class Credential:

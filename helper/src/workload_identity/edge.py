@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from workload_identity.steps import Content, NewId, Now, Read
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workload_identity.clock import Clock
-    from workload_identity.steps import Step
+    from workload_identity.steps import Ask, Step
 
 _LARGEST_FILE = 1 << 20
 
@@ -29,6 +31,16 @@ def perform_at_once(step: Step, clock: Clock) -> object:
         case NewId():
             return _uuid()
     raise TypeError(f"nobody here knows how to perform {step!r}")
+
+
+def question(step: Ask) -> Callable[[], object]:
+    """Return the call that asks a credential: by the method that is named, else by its other one."""
+    other = "get_token" if step.method == "get_token_info" else "get_token_info"
+    name = step.method if hasattr(step.credential, step.method) else other
+    ask = getattr(step.credential, name)
+    if name == "get_token":
+        return lambda: ask(*step.scopes, **step.options)
+    return lambda: ask(*step.scopes, **({"options": dict(step.options)} if step.options else {}))
 
 
 def between(shortest: float, longest: float) -> float:

@@ -7,11 +7,11 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
-from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Block, Call, Send, Unreachable, Wait
+from workload_identity.edge import between, perform_at_once, question
+from workload_identity.steps import Ask, Block, Call, Send, Share, Unreachable, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     import httpx
 
@@ -47,11 +47,14 @@ class Performer:
             case Wait(shortest, longest):
                 await asyncio.sleep(between(shortest, longest))
                 return None
-            case Ask(credential, scopes, options):
-                return await _ask(credential, scopes, options)
+            case Ask():
+                return await _called(question(step))
+            case Share(order):
+                from workload_identity.awaiting import obtain  # noqa: PLC0415 - chains only
+
+                return await obtain(order, set())  # nothing to renew
             case Call(function):
-                result = function()
-                return await result if inspect.isawaitable(result) else result
+                return await _called(function)
             case Block(function):
                 return await asyncio.to_thread(function)
         return perform_at_once(step, self._clock)
@@ -101,10 +104,9 @@ class Performer:
         return client
 
 
-async def _ask(credential: Any, scopes: tuple[str, ...], options: Mapping[str, Any]) -> object:
-    if hasattr(credential, "get_token_info"):
-        return await credential.get_token_info(*scopes, **({"options": options} if options else {}))
-    return await credential.get_token(*scopes, **options)
+async def _called(function: Callable[[], object]) -> object:
+    result = function()
+    return await result if inspect.isawaitable(result) else result
 
 
 def fits(transport: Any) -> bool:

@@ -6,11 +6,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Block, Call, Send, Unreachable, Wait
+from workload_identity.edge import between, perform_at_once, question
+from workload_identity.steps import Ask, Block, Call, Send, Share, Unreachable, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import httpx
 
@@ -46,8 +46,12 @@ class Performer:
             case Wait(shortest, longest):
                 time.sleep(between(shortest, longest))
                 return None
-            case Ask(credential, scopes, options):
-                return _ask(credential, scopes, options)
+            case Ask():
+                return _called(question(step))
+            case Share(order):
+                from workload_identity.blocking import obtain  # noqa: PLC0415 - chains only
+
+                return obtain(order)
             case Call(function):
                 return _called(function)
             case Block(function):
@@ -94,12 +98,6 @@ class Performer:
                 client = http.httpx.Client(**arguments)
             self._clients[step.direct] = client
         return client
-
-
-def _ask(credential: Any, scopes: tuple[str, ...], options: Mapping[str, Any]) -> object:
-    if hasattr(credential, "get_token_info"):
-        return credential.get_token_info(*scopes, **({"options": options} if options else {}))
-    return credential.get_token(*scopes, **options)
 
 
 def _called(function: Callable[[], object]) -> object:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from workload_identity.clock import Instant
+    from workload_identity.credentials import Order
 
 T = TypeVar("T")
 
@@ -73,11 +74,23 @@ class Ask:
         credential: One of the same family.
         scopes: What the token is for.
         options: `claims`, `tenant_id`, `enable_cae`, as `TokenRequestOptions` has them.
+        method: Which of a credential's two methods is called, if it has both.
     """
 
     credential: object = field(repr=False)
     scopes: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    method: str = "get_token_info"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Have an order fulfilled, together with all who ask for the same; answered with a `Held`.
+
+    Whatever the order's own flow raises is thrown, for each who waits for it.
+    """
+
+    order: Order = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +155,7 @@ class Unreachable(Exception):  # noqa: N818 - what it says about the server
         self.cause = cause
 
 
-Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask | Call | Block
+Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask | Share | Call | Block
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
