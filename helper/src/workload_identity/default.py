@@ -101,13 +101,14 @@ class Default(Chain):
     The members: EnvironmentCredential, WorkloadIdentityCredential, ManagedIdentityCredential,
     SharedTokenCacheCredential, VisualStudioCodeCredential, AzureCliCredential, AzurePowerShellCredential,
     AzureDeveloperCliCredential, InteractiveBrowserCredential, and the authentication broker. The variable
-    AZURE_TOKEN_CREDENTIALS narrows them: "prod" (the first three), "dev" (the others, but for the browser), or
-    the name of one. In a pod the shared cache, Visual Studio Code and the broker are left out, unless that
+    AZURE_TOKEN_CREDENTIALS narrows them: "prod" (the first three), "dev" (the others without the browser),
+    or the name of one. In a pod the shared cache, Visual Studio Code and the broker are left out, unless that
     variable is set. A member that cannot be made from what the environment says is still in the chain, and
     says so when it is asked.
 
     Args:
-        authority: The token service, a host or an https URL; from AZURE_AUTHORITY_HOST, else the public cloud.
+        authority: The token service, a host or an https URL; from AZURE_AUTHORITY_HOST, else the public
+            cloud.
         exclude_environment_credential: Leaves the member out, or with False in, whatever the variable says;
             so do the next nine.
         exclude_workload_identity_credential: Likewise.
@@ -135,8 +136,8 @@ class Default(Chain):
         visual_studio_code_tenant_id: Without effect.
         process_timeout: Seconds that a developer's tool may take.
         require_envvar: Refuse to be made while AZURE_TOKEN_CREDENTIALS is not set.
-        additionally_allowed_tenants: Other tenants that `tenant_id` of a call may name; "*" allows all. Not for
-            members that run a tool.
+        additionally_allowed_tenants: Other tenants that `tenant_id` of a call may name; "*" allows all. Not
+            for members that run a tool.
         enable_azure_proxy: See WorkloadIdentityCredential; so are the next three.
         token_file_timeout: Likewise.
         retry_on_propagation: Likewise.
@@ -149,6 +150,9 @@ class Default(Chain):
 
     Source: azure-identity 1.27.0, `DefaultAzureCredential`.
     """
+
+    # What a walk was for, and how it ended: a token, or the attempts.
+    _last: tuple[Wish, object] | None = None
 
     def __init__(
         self,
@@ -204,7 +208,7 @@ class Default(Chain):
         ]
         if not made:
             raise ValueError(
-                f"{self._name()} has no member left: {_VARIABLE} and the exclude_… keywords leave all of them out"
+                f"{self._name()} has no member left: {_VARIABLE} and the exclude_… keywords leave all out"
             )
         super().__init__(*(credential for _, credential in made))
         self._lenient = tuple(credential for member, credential in made if member.lenient)
@@ -212,12 +216,11 @@ class Default(Chain):
 
     def reset(self) -> None:
         """Forget which member gave a token: the next call asks all of them again."""
-        self._chosen = self._last = None
+        self._chosen = None
+        self._last = None
 
     def _open(self) -> None:
-        self._chosen = None
-        # What a walk was for, and how it ended: a token, or the attempts.
-        self._last: tuple[Wish, object] | None = None
+        self.reset()
         self._cache = TokenCache()
 
     def __getstate__(self) -> dict[str, object]:
@@ -443,7 +446,7 @@ def _complete(arguments: Mapping[str, Any]) -> bool:
 
 
 def _is_callers(failure: Exception, member: Member, given: Mapping[str, Any]) -> bool:
-    """Tell whether a member cannot be made because of a keyword that the caller gave: messages begin with it."""
+    """Tell whether a keyword of the caller keeps a member from being made: messages begin with its name."""
     words = str(failure)
     if given.get(words.partition(":")[0]) is not None:
         return True

@@ -8,17 +8,23 @@ import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once, question
-from workload_identity.steps import Ask, Block, Call, Send, Share, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Response, Send, Share, Unreachable, Wait
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     import httpx
 
-    from workload_identity.clock import Clock
+    from workload_identity.clock import Clock, Instant
+    from workload_identity.exchange import Address, Answer
     from workload_identity.options import Options
-    from workload_identity.steps import Response, Step
+    from workload_identity.steps import Step
     from workload_identity.token_proxy import TokenProxy
+
+
+_PIECE = 1 << 16
+"""Bytes read at once."""
 
 
 class Performer:
@@ -47,43 +53,94 @@ class Performer:
             case Wait(shortest, longest):
                 await asyncio.sleep(between(shortest, longest))
                 return None
-            case Ask():
-                return await _called(question(step))
+            case Ask() | Call():
+                return await _called(step.function if isinstance(step, Call) else question(step))
             case Share(order):
                 from workload_identity.awaiting import obtain  # noqa: PLC0415 - chains only
 
                 return await obtain(order, set())  # nothing to renew
-            case Call(function):
-                return await _called(function)
             case Block(function):
                 return await asyncio.to_thread(function)
         return perform_at_once(step, self._clock)
 
     async def _send(self, step: Send) -> Response:
-        from workload_identity import http  # noqa: PLC0415 - imports httpx
+        from workload_identity import sending  # noqa: PLC0415 - what a request needs
 
         started = self._clock.now()
         left = step.deadline - started.monotonic
         if left <= 0:
-            raise http.too_late(self._options)
+            raise sending.too_late(self._options)
+        plain = sending.plain(step, self._options, self._proxy)
+        try:
+            async with asyncio.timeout(left):
+                if plain is None:
+                    return await self._by_httpx(step, started, left)
+                answer = await self._over_a_connection(step, *plain, left)
+                return Response(answer.status, answer.reason, answer.headers, answer.body, started)
+        except TimeoutError as failure:
+            raise sending.too_late(self._options) from failure
+
+    async def _over_a_connection(self, step: Send, address: Address, content: bytes, left: float) -> Answer:
+        from workload_identity import exchange, sending  # noqa: PLC0415 - what a request needs
+
+        before = sys.exception()
+        connected = False
+        writer = None
+        try:
+            tls, name = None, None
+            if address.secure:
+                from workload_identity.trust import context_for  # noqa: PLC0415 - not for this machine's own
+
+                tls = self._trusted(context_for)
+                name = (self._proxy and self._proxy.server_name) or address.host
+            async with asyncio.timeout(sending.connecting(step, self._options, left)):
+                reader, writer = await asyncio.open_connection(
+                    address.host, address.port, ssl=tls, server_hostname=name
+                )
+            connected = True
+            writer.write(content)
+            reading = exchange.answer(step.method, sending.LARGEST_ANSWER)
+            next(reading)
+            while True:
+                async with asyncio.timeout(sending.silence(self._options, left)):
+                    piece = await reader.read(_PIECE)
+                try:
+                    reading.send(piece)
+                except StopIteration as done:
+                    answer: Answer = done.value
+                    return answer
+        except Unreachable:
+            raise
+        except Exception as failure:
+            raise sending.failed(failure, step, self._options, before, connected=connected) from failure
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+
+    def _trusted(self, context_for: Callable[[Options, TokenProxy | None], ssl.SSLContext]) -> ssl.SSLContext:
+        try:
+            return context_for(self._options, self._proxy)
+        except (OSError, ValueError) as failure:
+            raise Unreachable("fault", f"{failure} ({type(failure).__name__})") from failure
+
+    async def _by_httpx(self, step: Send, started: Instant, left: float) -> Response:
+        from workload_identity import http, sending  # noqa: PLC0415 - imports httpx
+
         body = bytearray()
         before = sys.exception()
         try:
-            async with (
-                asyncio.timeout(left),
-                self._connect(step).stream(**http.request(step, self._options, self._proxy, left)) as answer,
-            ):
+            async with self._connect(step).stream(
+                **http.request(step, self._options, self._proxy, left)
+            ) as answer:
                 async for piece in answer.aiter_bytes():
                     body += piece
-                    if len(body) > http.LARGEST_ANSWER:
-                        raise http.too_long()
+                    if len(body) > sending.LARGEST_ANSWER:
+                        raise sending.too_long()
                 return http.response_of(
                     answer.status_code, answer.reason_phrase, answer.headers, body, started
                 )
         except Unreachable:
             raise
-        except TimeoutError as failure:
-            raise http.too_late(self._options) from failure
         except Exception as failure:
             raise http.unreachable(failure, self._options, before) from failure
 
@@ -97,7 +154,7 @@ class Performer:
                 client = given
             else:
                 arguments = http.client_arguments(
-                    self._options, self._proxy, http.httpx.AsyncHTTPTransport, direct=step.direct
+                    step, self._options, self._proxy, http.httpx.AsyncHTTPTransport
                 )
                 client = http.httpx.AsyncClient(**arguments)
             self._clients[step.direct] = client

@@ -111,8 +111,8 @@ class ClientAuthenticationError(Exception):
         claims: A claims challenge of the token service.
         retryable: Whether the same call may succeed later without a change by anyone.
         retry_after: Seconds that the token service asked to wait, if it did.
-        attempts: What each member of a chain said, in the chain's order: `Attempt`s, which are pairs of a name
-            and an error; empty where no chain was asked.
+        attempts: What each member of a chain said, in its order: `Attempt`s, which are pairs of a name and an
+            error; empty where no chain was asked.
     """
 
     def __new__(cls, *_args: object, **_kwargs: object) -> Self:

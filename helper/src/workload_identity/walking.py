@@ -117,7 +117,7 @@ def _answer(member: object, wish: Wish) -> Flow[Any]:
     plain = wish.method == "get_token"
     if not plain and "pop" in wish.options and not hasattr(member, "get_token_info"):
         raise CredentialUnavailableError(
-            "a proof-of-possession token was asked for; this credential has only get_token and cannot give one"
+            "a proof-of-possession token was asked for; what has only get_token cannot give one"
         )
     answer: Any = yield Ask(member, wish.scopes, wish.options, wish.method)
     if answer is None:
