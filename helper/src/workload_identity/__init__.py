@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from workload_identity.placeholders import VisualStudioCodeCredential
     from workload_identity.protocols import SupportsTokenInfo, TokenCredential, TokenRequestOptions
     from workload_identity.tokens import AccessToken, AccessTokenInfo
+    from workload_identity.tools import (
+        AzureCliCredential,
+        AzureDeveloperCliCredential,
+        AzurePowerShellCredential,
+    )
     from workload_identity.workload import WorkloadIdentityCredential
 
 __all__ = [
@@ -31,6 +36,9 @@ __all__ = [
     "AccessTokenInfo",
     "AuthenticationRequiredError",
     "AzureAuthorityHosts",
+    "AzureCliCredential",
+    "AzureDeveloperCliCredential",
+    "AzurePowerShellCredential",
     "ChainedTokenCredential",
     "ClientAuthenticationError",
     "CredentialUnavailableError",
@@ -51,6 +59,9 @@ __getattr__, __dir__ = lazy.names(
         "AccessTokenInfo": "tokens",
         "AuthenticationRequiredError": "errors",
         "AzureAuthorityHosts": "authority",
+        "AzureCliCredential": "tools",
+        "AzureDeveloperCliCredential": "tools",
+        "AzurePowerShellCredential": "tools",
         "ChainedTokenCredential": "chain",
         "ClientAuthenticationError": "errors",
         "CredentialUnavailableError": "errors",

@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     from workload_identity.default import AsyncDefaultAzureCredential as DefaultAzureCredential
     from workload_identity.placeholders import AsyncVisualStudioCodeCredential as VisualStudioCodeCredential
     from workload_identity.protocols import AsyncSupportsTokenInfo, AsyncTokenCredential
+    from workload_identity.tools import AsyncAzureCliCredential as AzureCliCredential
+    from workload_identity.tools import AsyncAzureDeveloperCliCredential as AzureDeveloperCliCredential
+    from workload_identity.tools import AsyncAzurePowerShellCredential as AzurePowerShellCredential
     from workload_identity.workload import AsyncWorkloadIdentityCredential as WorkloadIdentityCredential
 
 __all__ = [
     "AsyncSupportsTokenInfo",
     "AsyncTokenCredential",
+    "AzureCliCredential",
+    "AzureDeveloperCliCredential",
+    "AzurePowerShellCredential",
     "ChainedTokenCredential",
     "DefaultAzureCredential",
     "VisualStudioCodeCredential",
@@ -28,6 +34,9 @@ __getattr__, __dir__ = lazy.names(
     {
         "AsyncSupportsTokenInfo": "protocols",
         "AsyncTokenCredential": "protocols",
+        "AzureCliCredential": "tools:AsyncAzureCliCredential",
+        "AzureDeveloperCliCredential": "tools:AsyncAzureDeveloperCliCredential",
+        "AzurePowerShellCredential": "tools:AsyncAzurePowerShellCredential",
         "ChainedTokenCredential": "chain:AsyncChainedTokenCredential",
         "DefaultAzureCredential": "default:AsyncDefaultAzureCredential",
         "VisualStudioCodeCredential": "placeholders:AsyncVisualStudioCodeCredential",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from workload_identity.steps import Content, NewId, Now, Read
+from workload_identity.steps import Content, Find, NewId, Now, Read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,8 @@ def perform_at_once(step: Step, clock: Clock) -> object:
             return clock.now()
         case NewId():
             return _uuid()
+        case Find(names):
+            return _found(names)
     raise TypeError(f"nobody here knows how to perform {step!r}")
 
 
@@ -63,6 +65,14 @@ def _read(path: str) -> Content:
         after = os.fstat(file.fileno())
     same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
     return Content(data, steady=same and len(data) == after.st_size)
+
+
+def _found(names: tuple[str, ...]) -> str | None:
+    import shutil  # noqa: PLC0415 - for credentials that run a tool
+
+    paths = (shutil.which(name) for name in names)
+    # One that is relative lies in a folder that anyone may have filled.
+    return next((path for path in paths if path and os.path.isabs(path)), None)  # noqa: PTH117 - see `open`
 
 
 def _uuid() -> str:

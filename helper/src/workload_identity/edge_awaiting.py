@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once, question
-from workload_identity.steps import Ask, Block, Call, Response, Send, Share, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Response, Run, Send, Share, Unreachable, Wait
 
 if TYPE_CHECKING:
     import ssl
@@ -55,10 +55,8 @@ class Performer:
                 return None
             case Ask() | Call():
                 return await _called(step.function if isinstance(step, Call) else question(step))
-            case Share(order):
-                from workload_identity.awaiting import obtain  # noqa: PLC0415 - chains only
-
-                return await obtain(order, set())  # nothing to renew
+            case Share() | Run():
+                return await _seldom(step)
             case Block(function):
                 return await asyncio.to_thread(function)
         return perform_at_once(step, self._clock)
@@ -159,6 +157,17 @@ class Performer:
                 client = http.httpx.AsyncClient(**arguments)
             self._clients[step.direct] = client
         return client
+
+
+async def _seldom(step: Share | Run) -> object:
+    """Perform a step of chains or of tools: their modules are loaded for those alone."""
+    if isinstance(step, Run):
+        from workload_identity.edge_processes import run_awaiting  # noqa: PLC0415 - see above
+
+        return await run_awaiting(step)
+    from workload_identity.awaiting import obtain  # noqa: PLC0415 - see above
+
+    return await obtain(step.order, set())  # nothing to renew
 
 
 async def _called(function: Callable[[], object]) -> object:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once, question
-from workload_identity.steps import Ask, Block, Call, Response, Send, Share, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Response, Run, Send, Share, Unreachable, Wait
 
 if TYPE_CHECKING:
     import ssl
@@ -54,10 +54,8 @@ class Performer:
                 return None
             case Ask() | Call():
                 return _called(step.function if isinstance(step, Call) else question(step))
-            case Share(order):
-                from workload_identity.blocking import obtain  # noqa: PLC0415 - chains only
-
-                return obtain(order)
+            case Share() | Run():
+                return _seldom(step)
             case Block(function):
                 return function()
         return perform_at_once(step, self._clock)
@@ -165,6 +163,17 @@ class Performer:
                 client = http.httpx.Client(**arguments)
             self._clients[step.direct] = client
         return client
+
+
+def _seldom(step: Share | Run) -> object:
+    """Perform a step of chains or of tools: their modules are loaded for those alone."""
+    if isinstance(step, Run):
+        from workload_identity.edge_processes import run  # noqa: PLC0415 - see above
+
+        return run(step)
+    from workload_identity.blocking import obtain  # noqa: PLC0415 - see above
+
+    return obtain(step.order)
 
 
 def _called(function: Callable[[], object]) -> object:

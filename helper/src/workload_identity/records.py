@@ -51,6 +51,11 @@ def walked_in_vain(failure: ClientAuthenticationError, *, inside: bool) -> None:
     logger.log(logging.DEBUG if inside else logging.WARNING, "%s", _words(failure))
 
 
+def complained(tool: str, words: str) -> None:
+    """Log what a tool wrote about its failure, already redacted: too much for an error."""
+    logger.debug("%s wrote: %s", tool, words)
+
+
 def not_renewed(order: Order, failure: BaseException) -> None:
     """Log that a token could not be renewed ahead of its end; callers go on with it."""
     held = order.slot.held

@@ -111,6 +111,52 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Find:
+    """Look for a program on the PATH; answered with its whole path, or None.
+
+    Attributes:
+        names: What it may be called, the first one that is found wins.
+    """
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run a program without input, in a session of its own; answered with a `Ran`.
+
+    An OSError is thrown when it cannot be started, a TimeoutError when it was ended, with all that it had
+    started, after its time.
+
+    Attributes:
+        argv: Its whole path, and its arguments.
+        environment: Variables beside this process's own.
+        folder: Where it runs.
+        timeout: Seconds it may take.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    folder: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a program left.
+
+    Attributes:
+        status: Its exit status; negative: the signal that ended it.
+        stdout: What it wrote; may be a secret.
+        stderr: Likewise.
+    """
+
+    status: int
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """What was in a file.
 
@@ -155,7 +201,7 @@ class Unreachable(Exception):  # noqa: N818 - what it says about the server
         self.cause = cause
 
 
-Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask | Share | Call | Block
+Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask | Share | Call | Block | Find | Run
 Flow: TypeAlias = Generator[Step, Any, T]
 
 

@@ -142,10 +142,9 @@ def is_unavailable(failure: BaseException) -> bool:
 
 def name_of(member: object) -> str:
     """Return how users call a credential."""
-    from workload_identity.chain import Chain  # noqa: PLC0415 - which imports this module, when it is asked
-    from workload_identity.credentials import Credential  # noqa: PLC0415 - likewise
-
-    return member._name() if isinstance(member, Credential | Chain) else type(member).__name__  # noqa: SLF001 - ours
+    kind = type(member)
+    ours = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return str(member._name()) if ours else kind.__name__  # type: ignore[attr-defined] # noqa: SLF001 - ours
 
 
 def _refusal(label: str, attempts: Sequence[Attempt], advice: str) -> ClientAuthenticationError:
