@@ -29,6 +29,7 @@ def test_names_of_the_package() -> None:
         "ClientAuthenticationError",
         "CredentialUnavailableError",
         "KnownAuthorities",
+        "ManagedIdentityCredential",
         "SupportsTokenInfo",
         "TokenCredential",
         "TokenRequestOptions",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ClientAuthenticationError,
         CredentialUnavailableError,
     )
+    from workload_identity.managed import ManagedIdentityCredential
     from workload_identity.protocols import SupportsTokenInfo, TokenCredential, TokenRequestOptions
     from workload_identity.tokens import AccessToken, AccessTokenInfo
     from workload_identity.workload import WorkloadIdentityCredential
@@ -31,6 +32,7 @@ __all__ = [
     "ClientAuthenticationError",
     "CredentialUnavailableError",
     "KnownAuthorities",
+    "ManagedIdentityCredential",
     "SupportsTokenInfo",
     "TokenCredential",
     "TokenRequestOptions",
@@ -48,6 +50,7 @@ __getattr__, __dir__ = lazy.names(
         "ClientAuthenticationError": "errors",
         "CredentialUnavailableError": "errors",
         "KnownAuthorities": "authority",
+        "ManagedIdentityCredential": "managed",
         "SupportsTokenInfo": "protocols",
         "TokenCredential": "protocols",
         "TokenRequestOptions": "protocols",

@@ -7,12 +7,14 @@ from workload_identity import lazy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workload_identity.awaiting import get_bearer_token_provider
+    from workload_identity.managed import AsyncManagedIdentityCredential as ManagedIdentityCredential
     from workload_identity.protocols import AsyncSupportsTokenInfo, AsyncTokenCredential
     from workload_identity.workload import AsyncWorkloadIdentityCredential as WorkloadIdentityCredential
 
 __all__ = [
     "AsyncSupportsTokenInfo",
     "AsyncTokenCredential",
+    "ManagedIdentityCredential",
     "WorkloadIdentityCredential",
     "get_bearer_token_provider",
 ]
@@ -22,6 +24,7 @@ __getattr__, __dir__ = lazy.names(
     {
         "AsyncSupportsTokenInfo": "protocols",
         "AsyncTokenCredential": "protocols",
+        "ManagedIdentityCredential": "managed:AsyncManagedIdentityCredential",
         "WorkloadIdentityCredential": "workload:AsyncWorkloadIdentityCredential",
         "get_bearer_token_provider": "awaiting",
     },
