@@ -131,12 +131,12 @@ class IdentityHost:
                 time.monotonic(),
             )
         )
-        if self._scripted:
-            answered = self._scripted.pop(0)(request)
-            return answered if isinstance(answered, web.StreamResponse) else await answered
-        return self._judged(request, self.requests[-1])
+        answered = self._scripted.pop(0)(request) if self._scripted else self.judged(request)
+        return answered if isinstance(answered, web.StreamResponse) else await answered
 
-    def _judged(self, request: web.Request, asked: Asked) -> web.Response:
+    def judged(self, request: web.Request) -> web.Response:
+        """Return what the host itself answers."""
+        asked = self.requests[-1]
         if asked.method != self.method or asked.path != self.path:
             return self.refusal(404, "not_found", f"{asked.method} {asked.path} is not there")
         barred = self.barred(request, asked)
