@@ -34,6 +34,7 @@ def test_names_of_the_package() -> None:
         "CredentialUnavailableError",
         "DefaultAzureCredential",
         "KnownAuthorities",
+        "ManagedIdentityCredential",
         "SupportsTokenInfo",
         "TokenCredential",
         "TokenRequestOptions",

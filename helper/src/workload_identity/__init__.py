@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ClientAuthenticationError,
         CredentialUnavailableError,
     )
+    from workload_identity.managed import ManagedIdentityCredential
     from workload_identity.placeholders import VisualStudioCodeCredential
     from workload_identity.protocols import SupportsTokenInfo, TokenCredential, TokenRequestOptions
     from workload_identity.tokens import AccessToken, AccessTokenInfo
@@ -44,6 +45,7 @@ __all__ = [
     "CredentialUnavailableError",
     "DefaultAzureCredential",
     "KnownAuthorities",
+    "ManagedIdentityCredential",
     "SupportsTokenInfo",
     "TokenCredential",
     "TokenRequestOptions",
@@ -67,6 +69,7 @@ __getattr__, __dir__ = lazy.names(
         "CredentialUnavailableError": "errors",
         "DefaultAzureCredential": "default",
         "KnownAuthorities": "authority",
+        "ManagedIdentityCredential": "managed",
         "SupportsTokenInfo": "protocols",
         "TokenCredential": "protocols",
         "TokenRequestOptions": "protocols",

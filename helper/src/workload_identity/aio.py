@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from workload_identity.awaiting import get_bearer_token_provider
     from workload_identity.chain import AsyncChainedTokenCredential as ChainedTokenCredential
     from workload_identity.default import AsyncDefaultAzureCredential as DefaultAzureCredential
+    from workload_identity.managed import AsyncManagedIdentityCredential as ManagedIdentityCredential
     from workload_identity.placeholders import AsyncVisualStudioCodeCredential as VisualStudioCodeCredential
     from workload_identity.protocols import AsyncSupportsTokenInfo, AsyncTokenCredential
     from workload_identity.tools import AsyncAzureCliCredential as AzureCliCredential
@@ -24,6 +25,7 @@ __all__ = [
     "AzurePowerShellCredential",
     "ChainedTokenCredential",
     "DefaultAzureCredential",
+    "ManagedIdentityCredential",
     "VisualStudioCodeCredential",
     "WorkloadIdentityCredential",
     "get_bearer_token_provider",
@@ -39,6 +41,7 @@ __getattr__, __dir__ = lazy.names(
         "AzurePowerShellCredential": "tools:AsyncAzurePowerShellCredential",
         "ChainedTokenCredential": "chain:AsyncChainedTokenCredential",
         "DefaultAzureCredential": "default:AsyncDefaultAzureCredential",
+        "ManagedIdentityCredential": "managed:AsyncManagedIdentityCredential",
         "VisualStudioCodeCredential": "placeholders:AsyncVisualStudioCodeCredential",
         "WorkloadIdentityCredential": "workload:AsyncWorkloadIdentityCredential",
         "get_bearer_token_provider": "awaiting",

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from workload_identity.clock import Clock
     from workload_identity.steps import Ask, Step
 
-_LARGEST_FILE = 1 << 20
-
 
 def perform_at_once(step: Step, clock: Clock) -> object:
     """Perform a step that takes no time worth awaiting: a token file is small and in memory.
@@ -24,8 +22,8 @@ def perform_at_once(step: Step, clock: Clock) -> object:
         ValueError: Its path has a NUL in it.
     """
     match step:
-        case Read(path):
-            return _read(path)
+        case Read(path, most, folder):
+            return _read(_real(path, folder) if folder else path, most)
         case Now():
             return clock.now()
         case NewId():
@@ -51,7 +49,15 @@ def between(shortest: float, longest: float) -> float:
     return shortest + (longest - shortest) * int.from_bytes(os.urandom(4)) / 0xFFFFFFFF
 
 
-def _read(path: str) -> Content:
+def _real(path: str, folder: str) -> str:
+    real = os.path.realpath(path)
+    found, wanted = (os.path.normcase(name) for name in (os.path.dirname(real), os.path.realpath(folder)))  # noqa: PTH120 - pathlib is no light import
+    if found != wanted:
+        raise PermissionError(f"it is a link to a file that is not in {folder}")
+    return real
+
+
+def _read(path: str, most: int) -> Content:
     # Without O_NONBLOCK a pipe in place of the file would keep us for ever.
     flags = (
         os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -60,7 +66,7 @@ def _read(path: str) -> Content:
     with open(os.open(path, flags), "rb", buffering=0) as file:  # noqa: PTH123
         before = os.fstat(file.fileno())
         data = b""
-        while len(data) < _LARGEST_FILE and (piece := file.read(_LARGEST_FILE - len(data))):
+        while len(data) < most and (piece := file.read(most - len(data))):
             data += piece
         after = os.fstat(file.fileno())
     same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)

@@ -34,8 +34,8 @@ class Performer:
         self._options = options
         self._proxy = proxy
         self._clock = clock
-        # Opened when they are needed, by whether they are for this machine alone.
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        # Opened when they are needed, by whether they are for this machine alone, and what is trusted there.
+        self._clients: dict[tuple[bool, str], httpx.AsyncClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,7 +89,7 @@ class Performer:
             if address.secure:
                 from workload_identity.trust import context_for  # noqa: PLC0415 - not for this machine's own
 
-                tls = self._trusted(context_for)
+                tls = self._trusted(step, context_for)
                 name = (self._proxy and self._proxy.server_name) or address.host
             async with asyncio.timeout(sending.connecting(step, self._options, left)):
                 reader, writer = await asyncio.open_connection(
@@ -115,9 +115,11 @@ class Performer:
             if writer is not None:
                 writer.transport.abort()
 
-    def _trusted(self, context_for: Callable[[Options, TokenProxy | None], ssl.SSLContext]) -> ssl.SSLContext:
+    def _trusted(
+        self, step: Send, context_for: Callable[[Send, Options, TokenProxy | None], ssl.SSLContext]
+    ) -> ssl.SSLContext:
         try:
-            return context_for(self._options, self._proxy)
+            return context_for(step, self._options, self._proxy)
         except (OSError, ValueError) as failure:
             raise Unreachable("fault", f"{failure} ({type(failure).__name__})") from failure
 
@@ -145,7 +147,8 @@ class Performer:
     def _connect(self, step: Send) -> httpx.AsyncClient:
         from workload_identity import http  # noqa: PLC0415 - imports httpx
 
-        client = self._clients.get(step.direct)
+        kind = step.direct, step.thumbprint
+        client = self._clients.get(kind)
         if client is None:
             given: Any = self._options.transport
             if hasattr(given, "stream"):
@@ -155,7 +158,7 @@ class Performer:
                     step, self._options, self._proxy, http.httpx.AsyncHTTPTransport
                 )
                 client = http.httpx.AsyncClient(**arguments)
-            self._clients[step.direct] = client
+            self._clients[kind] = client
         return client
 
 

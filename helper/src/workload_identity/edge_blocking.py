@@ -33,8 +33,8 @@ class Performer:
         self._options = options
         self._proxy = proxy
         self._clock = clock
-        # Opened when they are needed, by whether they are for this machine alone.
-        self._clients: dict[bool, httpx.Client] = {}
+        # Opened when they are needed, by whether they are for this machine alone, and what is trusted there.
+        self._clients: dict[tuple[bool, str], httpx.Client] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +87,7 @@ class Performer:
             if address.secure:
                 from workload_identity.trust import context_for  # noqa: PLC0415 - not for this machine's own
 
-                tls = self._trusted(context_for)
+                tls = self._trusted(step, context_for)
             connection = socket.create_connection((address.host, address.port), connecting)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
@@ -124,9 +124,11 @@ class Performer:
             raise sending.too_late(self._options)
         return left
 
-    def _trusted(self, context_for: Callable[[Options, TokenProxy | None], ssl.SSLContext]) -> ssl.SSLContext:
+    def _trusted(
+        self, step: Send, context_for: Callable[[Send, Options, TokenProxy | None], ssl.SSLContext]
+    ) -> ssl.SSLContext:
         try:
-            return context_for(self._options, self._proxy)
+            return context_for(step, self._options, self._proxy)
         except (OSError, ValueError) as failure:
             raise Unreachable("fault", f"{failure} ({type(failure).__name__})") from failure
 
@@ -153,7 +155,8 @@ class Performer:
     def _connect(self, step: Send) -> httpx.Client:
         from workload_identity import http  # noqa: PLC0415 - imports httpx
 
-        client = self._clients.get(step.direct)
+        kind = step.direct, step.thumbprint
+        client = self._clients.get(kind)
         if client is None:
             given: Any = self._options.transport
             if hasattr(given, "stream"):
@@ -161,7 +164,7 @@ class Performer:
             else:
                 arguments = http.client_arguments(step, self._options, self._proxy, http.httpx.HTTPTransport)
                 client = http.httpx.Client(**arguments)
-            self._clients[step.direct] = client
+            self._clients[kind] = client
         return client
 
 

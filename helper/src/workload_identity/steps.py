@@ -30,6 +30,7 @@ class Send:
         method: HTTP's.
         direct: Never through a proxy that only the environment names: the address is of this machine.
         connection_timeout: Seconds a connection may take, if that is less than the options say.
+        thumbprint: SHA-1 of the only certificate to trust, 40 lower-case hex digits; "": who the options say.
     """
 
     url: str
@@ -39,13 +40,21 @@ class Send:
     method: str = "POST"
     direct: bool = False
     connection_timeout: float = inf
+    thumbprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read a file; answered with a `Content`, or an OSError is thrown."""
+    """Read a file; answered with a `Content`, or an OSError is thrown.
+
+    Attributes:
+        most: Bytes after which no more is read.
+        folder: The folder in which the file must be when all links are followed; "": anywhere.
+    """
 
     path: str
+    most: int = 1 << 20
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
