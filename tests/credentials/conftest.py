@@ -76,7 +76,7 @@ def pod(issuer: Issuer, entra: EntraStandIn, tmp_path: Path, monkeypatch: pytest
 @pytest.fixture(autouse=True)
 def nothing_held() -> None:
     """Each test begins with an empty process-wide cache."""
-    SHARED._slots.clear()
+    SHARED.clear()
 
 
 class Blocking:

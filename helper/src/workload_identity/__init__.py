@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from workload_identity.blocking import get_bearer_token_provider
     from workload_identity.chain import ChainedTokenCredential
     from workload_identity.default import DefaultAzureCredential
+    from workload_identity.delegated import AuthorizationCodeCredential, OnBehalfOfCredential
+    from workload_identity.environment import EnvironmentCredential
     from workload_identity.errors import (
         AuthenticationRequiredError,
         ClientAuthenticationError,
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     )
     from workload_identity.managed import ManagedIdentityCredential
     from workload_identity.placeholders import VisualStudioCodeCredential
+    from workload_identity.principals import (
+        AzurePipelinesCredential,
+        CertificateCredential,
+        ClientAssertionCredential,
+        ClientSecretCredential,
+    )
+    from workload_identity.principals import CertificateCredential as ClientCertificateCredential
     from workload_identity.protocols import SupportsTokenInfo, TokenCredential, TokenRequestOptions
     from workload_identity.tokens import AccessToken, AccessTokenInfo
     from workload_identity.tools import (
@@ -36,16 +45,24 @@ __all__ = [
     "AccessToken",
     "AccessTokenInfo",
     "AuthenticationRequiredError",
+    "AuthorizationCodeCredential",
     "AzureAuthorityHosts",
     "AzureCliCredential",
     "AzureDeveloperCliCredential",
+    "AzurePipelinesCredential",
     "AzurePowerShellCredential",
+    "CertificateCredential",
     "ChainedTokenCredential",
+    "ClientAssertionCredential",
     "ClientAuthenticationError",
+    "ClientCertificateCredential",
+    "ClientSecretCredential",
     "CredentialUnavailableError",
     "DefaultAzureCredential",
+    "EnvironmentCredential",
     "KnownAuthorities",
     "ManagedIdentityCredential",
+    "OnBehalfOfCredential",
     "SupportsTokenInfo",
     "TokenCredential",
     "TokenRequestOptions",
@@ -60,16 +77,24 @@ __getattr__, __dir__ = lazy.names(
         "AccessToken": "tokens",
         "AccessTokenInfo": "tokens",
         "AuthenticationRequiredError": "errors",
+        "AuthorizationCodeCredential": "delegated",
         "AzureAuthorityHosts": "authority",
         "AzureCliCredential": "tools",
         "AzureDeveloperCliCredential": "tools",
+        "AzurePipelinesCredential": "principals",
         "AzurePowerShellCredential": "tools",
+        "CertificateCredential": "principals",
         "ChainedTokenCredential": "chain",
+        "ClientAssertionCredential": "principals",
         "ClientAuthenticationError": "errors",
+        "ClientCertificateCredential": "principals:CertificateCredential",
+        "ClientSecretCredential": "principals",
         "CredentialUnavailableError": "errors",
         "DefaultAzureCredential": "default",
+        "EnvironmentCredential": "environment",
         "KnownAuthorities": "authority",
         "ManagedIdentityCredential": "managed",
+        "OnBehalfOfCredential": "delegated",
         "SupportsTokenInfo": "protocols",
         "TokenCredential": "protocols",
         "TokenRequestOptions": "protocols",

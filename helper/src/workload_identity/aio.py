@@ -9,8 +9,16 @@ if TYPE_CHECKING:
     from workload_identity.awaiting import get_bearer_token_provider
     from workload_identity.chain import AsyncChainedTokenCredential as ChainedTokenCredential
     from workload_identity.default import AsyncDefaultAzureCredential as DefaultAzureCredential
+    from workload_identity.delegated import AsyncAuthorizationCodeCredential as AuthorizationCodeCredential
+    from workload_identity.delegated import AsyncOnBehalfOfCredential as OnBehalfOfCredential
+    from workload_identity.environment import AsyncEnvironmentCredential as EnvironmentCredential
     from workload_identity.managed import AsyncManagedIdentityCredential as ManagedIdentityCredential
     from workload_identity.placeholders import AsyncVisualStudioCodeCredential as VisualStudioCodeCredential
+    from workload_identity.principals import AsyncAzurePipelinesCredential as AzurePipelinesCredential
+    from workload_identity.principals import AsyncCertificateCredential as CertificateCredential
+    from workload_identity.principals import AsyncCertificateCredential as ClientCertificateCredential
+    from workload_identity.principals import AsyncClientAssertionCredential as ClientAssertionCredential
+    from workload_identity.principals import AsyncClientSecretCredential as ClientSecretCredential
     from workload_identity.protocols import AsyncSupportsTokenInfo, AsyncTokenCredential
     from workload_identity.tools import AsyncAzureCliCredential as AzureCliCredential
     from workload_identity.tools import AsyncAzureDeveloperCliCredential as AzureDeveloperCliCredential
@@ -20,12 +28,20 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncSupportsTokenInfo",
     "AsyncTokenCredential",
+    "AuthorizationCodeCredential",
     "AzureCliCredential",
     "AzureDeveloperCliCredential",
+    "AzurePipelinesCredential",
     "AzurePowerShellCredential",
+    "CertificateCredential",
     "ChainedTokenCredential",
+    "ClientAssertionCredential",
+    "ClientCertificateCredential",
+    "ClientSecretCredential",
     "DefaultAzureCredential",
+    "EnvironmentCredential",
     "ManagedIdentityCredential",
+    "OnBehalfOfCredential",
     "VisualStudioCodeCredential",
     "WorkloadIdentityCredential",
     "get_bearer_token_provider",
@@ -36,12 +52,20 @@ __getattr__, __dir__ = lazy.names(
     {
         "AsyncSupportsTokenInfo": "protocols",
         "AsyncTokenCredential": "protocols",
+        "AuthorizationCodeCredential": "delegated:AsyncAuthorizationCodeCredential",
         "AzureCliCredential": "tools:AsyncAzureCliCredential",
         "AzureDeveloperCliCredential": "tools:AsyncAzureDeveloperCliCredential",
+        "AzurePipelinesCredential": "principals:AsyncAzurePipelinesCredential",
         "AzurePowerShellCredential": "tools:AsyncAzurePowerShellCredential",
+        "CertificateCredential": "principals:AsyncCertificateCredential",
         "ChainedTokenCredential": "chain:AsyncChainedTokenCredential",
+        "ClientAssertionCredential": "principals:AsyncClientAssertionCredential",
+        "ClientCertificateCredential": "principals:AsyncCertificateCredential",
+        "ClientSecretCredential": "principals:AsyncClientSecretCredential",
         "DefaultAzureCredential": "default:AsyncDefaultAzureCredential",
+        "EnvironmentCredential": "environment:AsyncEnvironmentCredential",
         "ManagedIdentityCredential": "managed:AsyncManagedIdentityCredential",
+        "OnBehalfOfCredential": "delegated:AsyncOnBehalfOfCredential",
         "VisualStudioCodeCredential": "placeholders:AsyncVisualStudioCodeCredential",
         "WorkloadIdentityCredential": "workload:AsyncWorkloadIdentityCredential",
         "get_bearer_token_provider": "awaiting",

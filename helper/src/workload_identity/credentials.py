@@ -182,6 +182,18 @@ class Credential:
     def _flow(self, scopes: tuple[str, ...], tenant: str, claims: str | None, background: bool) -> Flow[Held]:
         raise NotImplementedError
 
+    def _flow_of(
+        self,
+        scopes: tuple[str, ...],
+        tenant: str,
+        claims: str | None,
+        background: bool,
+        cae: bool,
+    ) -> Flow[Held]:
+        """Do as `_flow`, for who holds more than access tokens: what is of `cae` is held apart."""
+        del cae
+        return self._flow(scopes, tenant, claims, background)
+
     def _order(
         self, asked: tuple[object, ...], claims: str | None, tenant_id: str | None, enable_cae: bool
     ) -> Order:
@@ -220,7 +232,7 @@ class Credential:
             options=self._options,
             proxy=self._proxy,
             patience=self._patience(),
-            flow=lambda background: _guarded(self._flow(scopes, tenant, declared, background)),
+            flow=lambda background: _guarded(self._flow_of(scopes, tenant, declared, background, enable_cae)),
             must=must,
             wide=wide,
         )

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from workload_identity import hosts
-from workload_identity.cache import Held
-from workload_identity.entra import judged
+from workload_identity.entra import Granted, judged
 from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.retry import Server, persistently, times_of, worth_another_try
 from workload_identity.steps import NewId, Read, Send, Unreachable, now
@@ -25,6 +24,7 @@ from workload_identity.steps import NewId, Read, Send, Unreachable, now
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from workload_identity.cache import Held
     from workload_identity.hosts import Host
     from workload_identity.options import Options
     from workload_identity.refusals import Refusal
@@ -169,13 +169,13 @@ def managed_identity(wish: Wish, options: Options) -> Flow[Held]:
         request = yield from _challenged(request, wish, options)
     response = yield from _answered(request, wish, options)
     answer = judged(response, *_secrets(request, wish))
-    if not isinstance(answer, Held):
+    if not isinstance(answer, Granted):
         raise _refused(answer, response, wish)
     if wish.host.kind == hosts.IMDS:
         METADATA_SERVICE.present = True
     if wish.host.kind == hosts.ARC:
         _check_echo(response, wish)
-    return answer
+    return answer.held
 
 
 def _answered(request: Send, wish: Wish, options: Options) -> Flow[Response]:
@@ -255,7 +255,7 @@ def _barred(response: Response, wish: Wish) -> ClientAuthenticationError:
 
     said = excerpt(response.body.decode("utf-8", "replace"))
     answer = judged(response)
-    fields = {} if isinstance(answer, Held) else {**answer.fields}
+    fields = {} if isinstance(answer, Granted) else {**answer.fields}
     fields.pop("retryable", None)
     return _unanswered(wish, f"a proxy answers in its place: {said!r}", True, **fields)
 
@@ -334,7 +334,7 @@ def _challenged(request: Send, wish: Wish, options: Options) -> Flow[Send]:
         answer = judged(response)
         raise (
             ClientAuthenticationError(f"{_of_arc(wish)}: status {response.status} in place of a challenge")
-            if isinstance(answer, Held)
+            if isinstance(answer, Granted)
             else _refused(answer, response, wish)
         )
     folder = wish.host.key_folder

@@ -5,11 +5,12 @@ Loaded when there is one. Source: RFC 6749, section 5.2.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from workload_identity.errors import FailedResponse
+from workload_identity.errors import ClientAuthenticationError, FailedResponse
 from workload_identity.redaction import excerpt, redacted
 from workload_identity.retry import asked_pause
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _CODE = re.compile(r"AADSTS(\d{1,9})")
 _CORRELATION = re.compile(r"Correlation ID: ([0-9A-Fa-f-]{36})")
+_OK = 200
 NOT_JSON = object()
 """In place of the content of an answer that has none, or none that can be read."""
 
@@ -72,6 +74,34 @@ def refusal_of(response: Response, payload: object, problem: str, *secrets: str)
     if payload.get("error") is not None or isinstance(payload.get("message"), str):
         return _stated(payload, response, fields, *secrets)
     return Refusal(f"{problem} (status {response.status}; fields: {_names(payload)})", fields)
+
+
+def no_oidc_token(response: Response, connection: str, *secrets: str) -> ClientAuthenticationError:
+    """Return the error for an answer of Azure Pipelines that has no token.
+
+    Args:
+        response: The answer.
+        connection: The service connection's id.
+        secrets: What was sent and must not be quoted, should the answer have it.
+    """
+    try:
+        payload: object = json.loads(response.body)
+    except (ValueError, RecursionError):
+        payload = NOT_JSON
+    fields = {**refusal_of(response, payload, "", *secrets).fields}
+    if response.status != _OK:
+        found = f"found {excerpt(response.body.decode('utf-8', 'replace'), *secrets) or 'no content'!r}"
+    elif isinstance(payload, dict):
+        found = f"wanted oidcToken, found fields: {_names(payload)}"
+    else:
+        found = "wanted a JSON object with oidcToken, found something else"
+    return ClientAuthenticationError(
+        f"Azure Pipelines gave no OIDC token for service connection {connection!r} (status"
+        f" {response.status}): {found}. Give system_access_token the value of System.AccessToken of the"
+        " running job, which ends with it, and service_connection_id the id of a connection that this"
+        " pipeline may use.",
+        **fields,
+    )
 
 
 _KINDS = {list: "array", str: "string", int: "number", float: "number", bool: "boolean"}

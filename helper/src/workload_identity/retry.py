@@ -48,6 +48,7 @@ def persistently(
     longest_pause: float = math.inf,
     proxy: TokenProxy | None = None,
     server: Server | None = None,
+    service: str = "the token service",
 ) -> Flow[Response]:
     """Send a request, and again where that may help; the same one each time.
 
@@ -58,6 +59,7 @@ def persistently(
             again.
         proxy: The token proxy that the request goes to, if it does.
         server: What else it goes to; None: a token endpoint.
+        service: Who is asked, for an error.
 
     Returns:
         The answer, whatever its status: the last one, when the tries are used up.
@@ -90,7 +92,7 @@ def persistently(
     if isinstance(answer, Unreachable):
         if server is not None:
             raise server.no_answer(answer, repeated + 1) from answer
-        raise _no_answer(answer, request.url, repeated + 1, proxy) from answer
+        raise _no_answer(answer, request.url, repeated + 1, proxy, service) from answer
     return answer
 
 
@@ -149,7 +151,7 @@ def _date(value: str) -> float:
 
 
 def _no_answer(
-    failure: Unreachable, url: str, tries: int, proxy: TokenProxy | None
+    failure: Unreachable, url: str, tries: int, proxy: TokenProxy | None, service: str
 ) -> ClientAuthenticationError:
     host = url.partition("://")[2].partition("/")[0]
     if proxy is not None:
@@ -171,7 +173,7 @@ def _no_answer(
             " AZURE_AUTHORITY_HOST says whom to ask."
         )
     return ClientAuthenticationError(
-        f"no answer from the token service at {host} ({times_of(tries)}): {failure.cause}. {change}",
+        f"no answer from {service} at {host} ({times_of(tries)}): {failure.cause}. {change}",
         retryable=worth_another_try(failure),
     )
 

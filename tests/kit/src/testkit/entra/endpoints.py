@@ -117,6 +117,8 @@ class _Endpoints:
             now=now,
             lifetime=lifetime,
             trace_id=call.trace_id,
+            sign_ins=self._service.sign_ins,
+            own_key=self._service.key.private.public_key(),
         )
         granted = await self._driven(judge(request))
         body = {
@@ -124,7 +126,10 @@ class _Endpoints:
             "expires_in": lifetime,
             "ext_expires_in": lifetime,
             "access_token": self._service.key.sign(granted.claims),
+            **granted.more,
         }
+        if granted.id_claims is not None:
+            body["id_token"] = self._service.key.sign(granted.id_claims)
         return answers.in_json(
             200, body if refresh_in is None else {**body, "refresh_in": refresh_in}, "granted"
         )
@@ -170,10 +175,10 @@ class _Endpoints:
         return web.json_response(
             {
                 "issuer": issuer,
-                # Nobody answers there: no grant here needs a user. MSAL wants it named all the same.
+                # Nobody answers there: who signs in is what a test says. MSAL wants it named all the same.
                 "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
                 "token_endpoint": f"{base}/oauth2/v2.0/token",
-                "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+                "token_endpoint_auth_methods_supported": ["private_key_jwt", "client_secret_post"],
                 "jwks_uri": f"{base}/discovery/v2.0/keys",
                 "grant_types_supported": list(GRANTS),
                 "response_types_supported": ["id_token"],

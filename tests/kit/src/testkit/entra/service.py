@@ -5,13 +5,14 @@ Blocking code in other threads changes it while the server's event loop answers 
 
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from testkit.entra.directory import Application, Directory, FederatedCredential, Unknown
 from testkit.entra.faults import Faults
 from testkit.entra.keys import PublishedKeys
+from testkit.entra.users import SignIns
 from testkit.signing import SigningKey
 
 
@@ -56,6 +57,7 @@ class Service:
     directory: Directory = field(default_factory=Directory)
     faults: Faults = field(default_factory=Faults)
     requests: list[RecordedRequest] = field(default_factory=list)
+    sign_ins: SignIns = field(default_factory=SignIns)
 
     def __post_init__(self) -> None:
         self._changing = threading.Lock()
@@ -90,6 +92,12 @@ class Service:
                 application = application.accepting(credential)
             self.directory = self.directory.holding(application)
             return application is not known
+
+    def change(self, tenant_id: str, client_id: str, change: Callable[[Application], Application]) -> None:
+        """Change an application; one that is not there yet is registered."""
+        with self._changing:
+            known = self._found(tenant_id, client_id) or Application(tenant_id, client_id)
+            self.directory = self.directory.holding(change(known))
 
     def remove_application(self, tenant_id: str, client_id: str) -> None:
         """Remove an application with its credentials; Unknown when there is none."""
