@@ -22,10 +22,11 @@ import workload_identity.aio
 from testkit import loopback
 from testkit.entra import EntraStandIn
 from testkit.entra.fixtures import CLIENT_ID, TENANT_ID, entra, issuer
+from testkit.entra.signing_in import device, people, person
 from testkit.issuer import Issuer
 from workload_identity.cache import SHARED
 
-__all__ = ["entra", "issuer"]
+__all__ = ["device", "entra", "issuer", "people", "person"]
 
 _FOREIGN = (
     "AZURE_IDENTITY_DISABLE_MULTITENANTAUTH",

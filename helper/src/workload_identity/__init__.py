@@ -12,8 +12,10 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from workload_identity.authentication_record import AuthenticationRecord
     from workload_identity.authority import AzureAuthorityHosts, KnownAuthorities
     from workload_identity.blocking import get_bearer_token_provider
+    from workload_identity.broker import InteractiveBrowserBrokerCredential
     from workload_identity.chain import ChainedTokenCredential
     from workload_identity.default import DefaultAzureCredential
     from workload_identity.delegated import AuthorizationCodeCredential, OnBehalfOfCredential
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         CredentialUnavailableError,
     )
     from workload_identity.managed import ManagedIdentityCredential
+    from workload_identity.persistence import TokenCachePersistenceOptions
     from workload_identity.placeholders import VisualStudioCodeCredential
     from workload_identity.principals import (
         AzurePipelinesCredential,
@@ -33,17 +36,24 @@ if TYPE_CHECKING:
     )
     from workload_identity.principals import CertificateCredential as ClientCertificateCredential
     from workload_identity.protocols import SupportsTokenInfo, TokenCredential, TokenRequestOptions
+    from workload_identity.shared_cache import SharedTokenCacheCredential
     from workload_identity.tokens import AccessToken, AccessTokenInfo
     from workload_identity.tools import (
         AzureCliCredential,
         AzureDeveloperCliCredential,
         AzurePowerShellCredential,
     )
+    from workload_identity.users import (
+        DeviceCodeCredential,
+        InteractiveBrowserCredential,
+        UsernamePasswordCredential,
+    )
     from workload_identity.workload import WorkloadIdentityCredential
 
 __all__ = [
     "AccessToken",
     "AccessTokenInfo",
+    "AuthenticationRecord",
     "AuthenticationRequiredError",
     "AuthorizationCodeCredential",
     "AzureAuthorityHosts",
@@ -59,13 +69,19 @@ __all__ = [
     "ClientSecretCredential",
     "CredentialUnavailableError",
     "DefaultAzureCredential",
+    "DeviceCodeCredential",
     "EnvironmentCredential",
+    "InteractiveBrowserBrokerCredential",
+    "InteractiveBrowserCredential",
     "KnownAuthorities",
     "ManagedIdentityCredential",
     "OnBehalfOfCredential",
+    "SharedTokenCacheCredential",
     "SupportsTokenInfo",
+    "TokenCachePersistenceOptions",
     "TokenCredential",
     "TokenRequestOptions",
+    "UsernamePasswordCredential",
     "VisualStudioCodeCredential",
     "WorkloadIdentityCredential",
     "get_bearer_token_provider",
@@ -76,6 +92,7 @@ __getattr__, __dir__ = lazy.names(
     {
         "AccessToken": "tokens",
         "AccessTokenInfo": "tokens",
+        "AuthenticationRecord": "authentication_record",
         "AuthenticationRequiredError": "errors",
         "AuthorizationCodeCredential": "delegated",
         "AzureAuthorityHosts": "authority",
@@ -91,13 +108,19 @@ __getattr__, __dir__ = lazy.names(
         "ClientSecretCredential": "principals",
         "CredentialUnavailableError": "errors",
         "DefaultAzureCredential": "default",
+        "DeviceCodeCredential": "users",
         "EnvironmentCredential": "environment",
+        "InteractiveBrowserBrokerCredential": "broker",
+        "InteractiveBrowserCredential": "users",
         "KnownAuthorities": "authority",
         "ManagedIdentityCredential": "managed",
         "OnBehalfOfCredential": "delegated",
+        "SharedTokenCacheCredential": "shared_cache",
         "SupportsTokenInfo": "protocols",
+        "TokenCachePersistenceOptions": "persistence",
         "TokenCredential": "protocols",
         "TokenRequestOptions": "protocols",
+        "UsernamePasswordCredential": "users",
         "VisualStudioCodeCredential": "placeholders",
         "WorkloadIdentityCredential": "workload",
         "get_bearer_token_provider": "blocking",

@@ -232,13 +232,13 @@ class Credential:
             options=self._options,
             proxy=self._proxy,
             patience=self._patience(),
-            flow=lambda background: _guarded(self._flow_of(scopes, tenant, declared, background, enable_cae)),
+            flow=lambda background: guarded(self._flow_of(scopes, tenant, declared, background, enable_cae)),
             must=must,
             wide=wide,
         )
 
 
-def _guarded(flow: Flow[Held]) -> Flow[Held]:
+def guarded(flow: Flow[Held]) -> Flow[Held]:
     """Let nothing but our own errors out of a flow: callers and chains know no others."""
     try:
         return (yield from flow)

@@ -38,7 +38,8 @@ class Case:
         description: Entra's own text.
         epoch: Now by this machine's clock, in seconds since the epoch.
         proof: How the client proves who it is: "pod", by a pod's token; "assertion", by that of a function
-            or a pipeline; "secret"; "certificate"; or "" for one that cannot.
+            or a pipeline; "secret"; "certificate"; "user", not at all, as a user signs in; or "" for one that
+            cannot.
     """
 
     client_id: str
@@ -327,6 +328,24 @@ def _sign_in_again(_case: Case) -> str:
     )
 
 
+def _another_way(_case: Case) -> str:
+    return (
+        "More than a password is wanted: sign in with InteractiveBrowserCredential or DeviceCodeCredential, or"
+        " let a program that runs by itself have an identity of its own."
+    )
+
+
+def _wrong_password(_case: Case) -> str:
+    return "Correct username and password; too many wrong ones lock the account."
+
+
+def _no_public_client(case: Case) -> str:
+    return (
+        f"Client {case.client_id} is a confidential one: allow public client flows in its registration, under"
+        " Authentication, or name another client_id."
+    )
+
+
 def _no_consent(case: Case) -> str:
     return (
         f"Nobody has consented that client {case.client_id} may do this for the user: have the user or an"
@@ -397,11 +416,20 @@ _CERTIFICATE: _Cures = {
     7000272: _unregistered,
     700024: _clocks_differ,
 }
+_USER: _Cures = {
+    50034: _wrong_password,
+    50126: _wrong_password,
+    50076: _another_way,
+    50079: _another_way,
+    50158: _another_way,
+    7000218: _no_public_client,
+}
 _OF_PROOF: Mapping[str, _Cures] = {
     "pod": _POD,
     "assertion": _ASSERTION,
     "secret": _SECRET,
     "certificate": _CERTIFICATE,
+    "user": _USER,
 }
 _OF_ANY: _Cures = {
     700016: _unknown_client,

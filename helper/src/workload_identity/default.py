@@ -14,6 +14,7 @@ from workload_identity.authority import normal_authority, valid_tenant
 from workload_identity.cache import TokenCache
 from workload_identity.chain import AwaitingChain, BlockingChain, Chain
 from workload_identity.clock import SYSTEM
+from workload_identity.context import Asking
 from workload_identity.credentials import Order, seconds_of
 from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.options import Options, options_of
@@ -234,9 +235,10 @@ class Default(Chain):
     def _made(self, member: Member, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> object:
         """Return a member, or a placeholder for one that cannot be made from what the environment says."""
         try:
-            return self._kind(member.name)(
-                **{name: value for name, value in arguments.items() if value is not None}
-            )
+            with Asking(default=True):
+                return self._kind(member.name)(
+                    **{name: value for name, value in arguments.items() if value is not None}
+                )
         except Exception as failure:
             if _is_callers(failure, member, given):
                 raise
@@ -249,8 +251,7 @@ class Default(Chain):
         """Return a class of the family; its module is loaded with it."""
         from importlib import import_module  # noqa: PLC0415 - a module is loaded for who makes a chain
 
-        of_its_own = name in {"PlaceholderCredential", "InteractiveBrowserBrokerCredential"}
-        if of_its_own:
+        if name == "PlaceholderCredential":
             prefix = "" if self._family == "blocking" else "Async"
             return getattr(import_module("workload_identity.placeholders"), prefix + name)
         module = "workload_identity" if self._family == "blocking" else "workload_identity.aio"

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once, question
-from workload_identity.steps import Ask, Block, Call, Response, Run, Send, Share, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Lend, Response, Run, Send, Share, Unreachable, Wait
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     import httpx
 
     from workload_identity.clock import Clock, Instant
     from workload_identity.exchange import Address, Answer
     from workload_identity.options import Options
-    from workload_identity.steps import Step
+    from workload_identity.steps import Perform, Step
     from workload_identity.token_proxy import TokenProxy
 
 
@@ -45,7 +47,7 @@ class Performer:
             for client in self._clients.values():
                 await client.aclose()
 
-    async def __call__(self, step: Step) -> object:
+    async def __call__(self, step: Step) -> object:  # noqa: PLR0911 - one for each kind
         """Perform a step."""
         match step:
             case Send():
@@ -59,7 +61,16 @@ class Performer:
                 return await _seldom(step)
             case Block(function):
                 return await asyncio.to_thread(function)
+            case Lend(borrower):
+                return await self._lend(borrower)
         return perform_at_once(step, self._clock)
+
+    async def _lend(self, borrower: Callable[[Perform], object]) -> object:
+        loan = _Loan(self, asyncio.get_running_loop())
+        try:
+            return await asyncio.to_thread(borrower, loan)
+        finally:
+            loan.end()
 
     async def _send(self, step: Send) -> Response:
         from workload_identity import sending  # noqa: PLC0415 - what a request needs
@@ -176,6 +187,32 @@ async def _seldom(step: Share | Run) -> object:
 async def _called(function: Callable[[], object]) -> object:
     result = function()
     return await result if inspect.isawaitable(result) else result
+
+
+class _Loan:
+    """Lets a thread have steps performed in the event loop, until it is ended."""
+
+    def __init__(self, perform: Performer, loop: asyncio.AbstractEventLoop) -> None:
+        self._perform = perform
+        self._loop = loop
+        self._lock = allocate_lock()
+        self._running: Future[object] | None = None
+        self._ended = False
+
+    def __call__(self, step: Step) -> object:
+        with self._lock:
+            if self._ended:
+                raise Unreachable("fault", "the call was cancelled")
+            performing = self._perform(step)
+            running = self._running = asyncio.run_coroutine_threadsafe(performing, self._loop)
+        return running.result()
+
+    def end(self) -> None:
+        """Cancel the step that is being performed, and perform none any more."""
+        with self._lock:
+            self._ended = True
+            if self._running is not None:
+                self._running.cancel()
 
 
 def fits(transport: Any) -> bool:

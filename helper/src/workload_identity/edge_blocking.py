@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once, question
-from workload_identity.steps import Ask, Block, Call, Response, Run, Send, Share, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Lend, Response, Run, Send, Share, Unreachable, Wait
 
 if TYPE_CHECKING:
     import ssl
@@ -44,7 +44,7 @@ class Performer:
             for client in self._clients.values():
                 client.close()
 
-    def __call__(self, step: Step) -> object:
+    def __call__(self, step: Step) -> object:  # noqa: PLR0911 - one for each kind
         """Perform a step."""
         match step:
             case Send():
@@ -58,6 +58,8 @@ class Performer:
                 return _seldom(step)
             case Block(function):
                 return function()
+            case Lend(borrower):
+                return borrower(self)
         return perform_at_once(step, self._clock)
 
     def _send(self, step: Send) -> Response:

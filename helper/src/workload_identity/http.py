@@ -102,7 +102,8 @@ def request(step: Send, options: Options, proxy: TokenProxy | None, left: float)
     return {
         "method": step.method,
         "url": step.url,
-        "data": None if step.form is None else dict(step.form),
+        "content": step.form if isinstance(step.form, str) else None,
+        "data": None if step.form is None or isinstance(step.form, str) else dict(step.form),
         "headers": headers(options, step.headers),
         "timeout": timeout,
         "follow_redirects": False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from workload_identity.awaiting import Awaiting
 from workload_identity.blocking import Blocking
 from workload_identity.credentials import Credential
-from workload_identity.errors import CredentialUnavailableError, another
+from workload_identity.errors import another
 from workload_identity.options import options_of
 
 TYPE_CHECKING = False
@@ -84,7 +84,11 @@ class VisualStudioCode(Placeholder):
         del tenant_id, additionally_allowed_tenants
         options_of(options, ("tenant_id", "additionally_allowed_tenants"))
         super().__init__(
-            "VisualStudioCodeCredential", _without_broker("AzureCliCredential, after `az login`")
+            "VisualStudioCodeCredential",
+            CredentialUnavailableError(
+                "this takes Microsoft's authentication broker, which this package does not speak to; use"
+                " AzureCliCredential after `az login`, or azure-identity with azure-identity-broker."
+            ),
         )
 
 
@@ -94,34 +98,3 @@ class VisualStudioCodeCredential(VisualStudioCode, Blocking):  # noqa: D101 - it
 
 class AsyncVisualStudioCodeCredential(VisualStudioCode, Awaiting):  # noqa: D101 - likewise
     __doc__ = VisualStudioCode.__doc__
-
-
-class InteractiveBrowserBroker(Placeholder):
-    """The user who signed in to the operating system: never available, as this package speaks to no broker.
-
-    Args:
-        options: Without effect.
-
-    Source: azure-identity-broker 1.3.0, `InteractiveBrowserBrokerCredential`.
-    """
-
-    def __init__(self, **options: object) -> None:
-        del options
-        super().__init__(
-            "InteractiveBrowserBrokerCredential", _without_broker("InteractiveBrowserCredential")
-        )
-
-
-class InteractiveBrowserBrokerCredential(InteractiveBrowserBroker, Blocking):  # noqa: D101 - it has, see below
-    __doc__ = InteractiveBrowserBroker.__doc__
-
-
-class AsyncInteractiveBrowserBrokerCredential(InteractiveBrowserBroker, Awaiting):  # noqa: D101 - likewise
-    __doc__ = InteractiveBrowserBroker.__doc__
-
-
-def _without_broker(instead: str) -> CredentialUnavailableError:
-    return CredentialUnavailableError(
-        "this takes Microsoft's authentication broker, which this package does not speak to; use"
-        f" {instead}, or azure-identity-broker beside azure-identity."
-    )

@@ -24,7 +24,8 @@ class Send:
 
     Attributes:
         url: An https URL, or an http one of this machine's own.
-        form: What to send; holds secrets. None: nothing.
+        form: What to send; holds secrets. A text is sent as it is, with the Content-Type among the headers.
+            None: nothing.
         headers: Beside those that every request of the credential gets; may hold secrets.
         deadline: When there is no use in an answer any more, by the monotonic clock.
         method: HTTP's.
@@ -34,7 +35,7 @@ class Send:
     """
 
     url: str
-    form: Mapping[str, str] | None = field(repr=False)
+    form: Mapping[str, str] | str | None = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     deadline: float
     method: str = "POST"
@@ -166,6 +167,18 @@ class Ran:
 
 
 @dataclass(frozen=True, slots=True)
+class Lend:
+    """Call a function that blocks and cannot be a flow, as a library with I/O of its own.
+
+    It runs where `Block` has its function run, and is answered with its result. It gets a function that
+    performs a step for it and returns the answer, or raises what a flow would have thrown in; when the flow
+    ends early, that function raises too.
+    """
+
+    function: Callable[[Perform], object]
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """What was in a file.
 
@@ -210,7 +223,8 @@ class Unreachable(Exception):  # noqa: N818 - what it says about the server
         self.cause = cause
 
 
-Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask | Share | Call | Block | Find | Run
+Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask | Share | Call | Block | Lend | Find | Run
+Perform: TypeAlias = Callable[[Step], Any]
 Flow: TypeAlias = Generator[Step, Any, T]
 
 

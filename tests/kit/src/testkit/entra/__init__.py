@@ -26,6 +26,8 @@ from testkit.entra.directory import DEFAULT_AUDIENCE, ClientSecret, FederatedCre
 from testkit.entra.endpoints import add_endpoints
 from testkit.entra.faults import Fault
 from testkit.entra.grants import token_issuer
+from testkit.entra.pages import add_pages
+from testkit.entra.people import Account, People
 from testkit.entra.service import RecordedRequest, Service
 from testkit.entra.users import User
 from testkit.folders import throwaway_folder
@@ -120,6 +122,7 @@ class EntraStandIn:
             application = web.Application()
             add_control(application, self._service)
             add_endpoints(application, self._service)
+            add_pages(application, self._service)
             starting.enter_context(
                 loopback.serving(application, listener, loopback.server_tls(ca, self._host))
             )
@@ -210,6 +213,29 @@ class EntraStandIn:
     def sign_in(self, client_id: str, *, tenant_id: str, redirect_uri: str, user: str = "ada") -> str:
         """Return the code that a user's browser brings back from signing in to an application."""
         return self._service.sign_ins.code(client_id, redirect_uri, User(tenant_id, user), time.time())
+
+    def add_user(
+        self,
+        name: str,
+        password: str,
+        *,
+        tenant_id: str,
+        second_factor: bool = False,
+        federated: bool = False,
+    ) -> None:
+        """Add a user who can sign in; see `testkit.entra.people.Account`."""
+        user = User(tenant_id, name)
+        self.people.add(Account(user, password, second_factor=second_factor, federated=federated))
+
+    @property
+    def people(self) -> People:
+        """Who can sign in, and who is there to do it."""
+        return self._service.people
+
+    @property
+    def other_paths(self) -> list[str]:
+        """What was asked for beside tokens, such as "GET /common/discovery/instance"; a copy."""
+        return list(self._service.other_paths)
 
     def revoke_refresh_tokens(self) -> None:
         """Let no refresh token of before be good any more."""

@@ -94,6 +94,9 @@ _KINDS: Mapping[int, _Kind] = MappingProxyType(
             500131: "The assertion's audience '{audience}' is not its presenter, client '{client_id}'.",
             500133: "The assertion is not within its valid time range. Current time: {now}, expiry time of"
             " assertion {end}.",
+            50034: "The user account '{username}' does not exist in the directory.",
+            50126: "Error validating credentials due to invalid username or password.",
+            501481: "The code_verifier does not match the code_challenge of the authorization request.",
             50173: "The grant has been revoked. A new sign-in is needed.",
             54005: "The authorization code was redeemed already.",
             70000: "The value of '{name}' is not valid.",
@@ -119,6 +122,10 @@ _KINDS: Mapping[int, _Kind] = MappingProxyType(
         400,
         {500011: f"The resource principal named '{{resource}}' was not found in '{{tenant}}'. {_ELSEWHERE}"},
     )
+    | _all("interaction_required", 400, {50076: "A second factor is required: multi-factor authentication."})
+    | _all("authorization_pending", 400, {70016: "Authorization is pending. Continue polling."})
+    | _all("authorization_declined", 400, {65004: "The user said no."})
+    | _all("expired_token", 400, {70019: "The verification code has expired."})
     | _all("temporarily_unavailable", 503, {90033: "A transient error has occurred. Please try again."})
     | _all("temporarily_unavailable", 429, {90055: "Too many requests. Please wait."})
 )

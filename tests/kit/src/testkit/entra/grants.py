@@ -10,7 +10,7 @@ import re
 import secrets
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +21,7 @@ from testkit.entra.assertions import Flow, check_assertion
 from testkit.entra.certificates import check_certificate_assertion, of_certificate
 from testkit.entra.directory import Application, Directory, Unknown
 from testkit.entra.errors import RequestRefused
+from testkit.entra.people import DEVELOPER_SIGN_ON, FAMILY, People, saml_user
 from testkit.entra.users import SignIns, User
 
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -29,7 +30,7 @@ _IDENTITY_SCOPES = frozenset({"offline_access", "openid", "profile", "email"})
 _ASSERTION_MEMBERS = frozenset({"client_assertion", "client_assertion_type"})
 _DEFAULT_SCOPE = "/.default"
 _BACKDATED_SECONDS = 300  # Entra's tokens are valid from five minutes before they were asked for
-_TENANTLESS = frozenset({"common", "organizations", "consumers"})
+TENANTLESS = frozenset({"common", "organizations", "consumers"})
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]", re.IGNORECASE)
 
 
@@ -44,6 +45,7 @@ class TokenRequest:
         lifetime: How long a token granted now lives, in seconds.
         trace_id: A GUID that Entra gives each request, and from which it makes a token's `uti`.
         sign_ins: Codes and refresh tokens; they change with a grant.
+        people: Who can sign in; their devices' codes change with a grant.
         own_key: Verifies the service's own tokens.
     """
 
@@ -55,6 +57,7 @@ class TokenRequest:
     lifetime: int
     trace_id: str
     sign_ins: SignIns
+    people: People
     own_key: RSAPublicKey
 
     def __getitem__(self, name: str) -> str:
@@ -82,9 +85,11 @@ class Granted:
 
 def judge(request: TokenRequest) -> Flow[Granted]:
     """Judge a token request by its grant type."""
+    name = request.form.get("grant_type", "")
+    if request.tenant.lower() in TENANTLESS and name in _OF_USERS:
+        request = replace(request, tenant=_home(request))
     check_tenant(request.tenant, request.directory)
-    name = request["grant_type"]
-    grant = GRANTS.get(name)
+    grant = GRANTS.get(request["grant_type"])
     if grant is None:
         raise RequestRefused(70003, grant=name)
     return (yield from grant(request))
@@ -119,7 +124,8 @@ def authorization_code(request: TokenRequest) -> Flow[Granted]:
     user = request.sign_ins.redeem(
         request["code"], application.client_id, request["redirect_uri"], request.now
     )
-    return _of_user(request, application, user, resource)
+    claims = request.people.check_redemption(request["code"], request.form.get("code_verifier", ""))
+    return _of_user(request, application, user, resource, **claims)
 
 
 def refresh_token(request: TokenRequest) -> Flow[Granted]:
@@ -131,21 +137,73 @@ def refresh_token(request: TokenRequest) -> Flow[Granted]:
     return _of_user(request, application, user, resource)
 
 
+def device_code(request: TokenRequest) -> Flow[Granted]:
+    """Judge a device's question whether its user has signed in (RFC 8628, 3.4)."""
+    application = _application(request)
+    yield from _authenticate(request, application)
+    scope, user = request.people.device(request["device_code"], application.client_id, request.now)
+    # What for was said when it was begun.
+    again = replace(request, form={"scope": scope, **request.form})
+    return _of_user(again, application, user, _users_resource(again["scope"]))
+
+
+def password(request: TokenRequest) -> Flow[Granted]:
+    """Judge a request with a user's name and password (RFC 6749, 4.3)."""
+    application = _application(request)
+    resource = _users_resource(request["scope"])
+    yield from _authenticate(request, application)
+    user = request.people.signed_in(request["username"], request["password"])
+    return _of_user(request, application, user, resource)
+
+
+def saml(request: TokenRequest) -> Flow[Granted]:
+    """Judge a request with a federation's assertion (RFC 7522)."""
+    application = _application(request)
+    resource = _users_resource(request["scope"])
+    yield from _authenticate(request, application)
+    account = request.people.account(saml_user(request["assertion"]))
+    if account is None or not account.federated:
+        raise RequestRefused(50013, reason="It names no user of a federation")
+    return _of_user(request, application, account.user, resource)
+
+
 GRANTS: Mapping[str, Callable[[TokenRequest], Flow[Granted]]] = MappingProxyType(
     {
         "client_credentials": client_credentials,
         "authorization_code": authorization_code,
         "refresh_token": refresh_token,
         ON_BEHALF_OF: on_behalf_of,
+        "urn:ietf:params:oauth:grant-type:device_code": device_code,
+        "password": password,
+        "urn:ietf:params:oauth:grant-type:saml1_1-bearer": saml,
     }
 )
+_OF_USERS = GRANTS.keys() - {"client_credentials", ON_BEHALF_OF}
+"""Who signs in tells the tenant, where the URL names none."""
+
+
+def _home(request: TokenRequest) -> str:
+    """Return the tenant of whoever signed in; RequestRefused tells why nobody did."""
+    form, people = request.form, request.people
+    user = None
+    if form.get("device_code"):
+        user = people.waiting(form["device_code"], request["client_id"], request.now)
+    elif form.get("assertion") or form.get("username"):
+        name = form.get("username") or saml_user(form["assertion"])
+        account = people.account(name)
+        if account is None:
+            raise RequestRefused(50034, username=name)
+        user = account.user
+    else:
+        user = request.sign_ins.whose(form.get("code", "") or form.get("refresh_token", ""))
+    return request.tenant if user is None else user.tenant_id
 
 
 def check_tenant(tenant: str, directory: Directory) -> None:
     """Check that a tenant, as a URL names it, is known; RequestRefused tells what is wrong with it."""
     if tenant.lower() in directory.tenants:
         return
-    if tenant.lower() in _TENANTLESS:
+    if tenant.lower() in TENANTLESS:
         raise RequestRefused(50059, tenant=tenant)
     raise RequestRefused(90002 if _is_guid(tenant) or _DOMAIN.fullmatch(tenant) else 900023, tenant=tenant)
 
@@ -199,8 +257,10 @@ def _presented_user(request: TokenRequest, application: Application) -> User:
     return User(claims["tid"], claims["upn"])
 
 
-def _of_user(request: TokenRequest, application: Application, user: User, resource: str) -> Granted:
-    """Return what an application gets for a user."""
+def _of_user(
+    request: TokenRequest, application: Application, user: User, resource: str, **id_claims: object
+) -> Granted:
+    """Return what an application gets for a user; `id_claims` are further ones."""
     scopes = request["scope"].split()
     if resource in request.directory.unknown_resources:
         raise RequestRefused(500011, resource=resource, tenant=request.tenant)
@@ -211,7 +271,9 @@ def _of_user(request: TokenRequest, application: Application, user: User, resour
         more["refresh_token"] = request.sign_ins.refresh_token(application.client_id, user)
     if request.form.get("client_info") == "1":
         more["client_info"] = user.client_info
-    id_claims = {
+    if application.client_id == DEVELOPER_SIGN_ON:
+        more["foci"] = FAMILY
+    stated = {
         "aud": application.client_id,
         "iss": f"{request.authority}/{user.tenant_id.lower()}/v2.0",
         "tid": user.tenant_id,
@@ -220,8 +282,9 @@ def _of_user(request: TokenRequest, application: Application, user: User, resour
         "oid": user.object_id,
         "sub": user.object_id,
         "ver": "2.0",
+        **id_claims,
     }
-    return Granted({**claims, **who, "idtyp": "user"}, id_claims if "openid" in scopes else None, more)
+    return Granted({**claims, **who, "idtyp": "user"}, stated if "openid" in scopes else None, more)
 
 
 def _capabilities(claims: str) -> list[str]:

@@ -5,13 +5,14 @@ Blocking code in other threads changes it while the server's event loop answers 
 
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from testkit.entra.directory import Application, Directory, FederatedCredential, Unknown
 from testkit.entra.faults import Faults
 from testkit.entra.keys import PublishedKeys
+from testkit.entra.people import People
 from testkit.entra.users import SignIns
 from testkit.signing import SigningKey
 
@@ -25,6 +26,7 @@ class RecordedRequest:
         grant: The form's grant_type, "" when it has none; so for client id and scope.
         outcome: "granted" or Entra's code such as "AADSTS700213", a fault met, or both: "granted, truncated".
         status: HTTP status of the answer, 0 when none was sent.
+        form: The whole form, with a mask for what is secret.
     """
 
     at: float
@@ -36,6 +38,7 @@ class RecordedRequest:
     outcome: str
     status: int
     correlation_id: str
+    form: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Service:
         issuing: Whom its tokens name as their issuer, before the tenant.
         lifetime: `expires_in` of the tokens to come, in seconds.
         refresh_in: Likewise, in seconds; None: not told.
+        other_paths: What was asked for beside tokens, such as "GET /common/discovery/instance".
     """
 
     authority: str
@@ -58,6 +62,8 @@ class Service:
     faults: Faults = field(default_factory=Faults)
     requests: list[RecordedRequest] = field(default_factory=list)
     sign_ins: SignIns = field(default_factory=SignIns)
+    people: People = field(default_factory=People)
+    other_paths: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._changing = threading.Lock()
@@ -98,6 +104,10 @@ class Service:
         with self._changing:
             known = self._found(tenant_id, client_id) or Application(tenant_id, client_id)
             self.directory = self.directory.holding(change(known))
+
+    def knows(self, client_id: str) -> bool:
+        """Tell whether any tenant has an application of this client id."""
+        return any(one.client_id.lower() == client_id.lower() for one in self.directory.applications())
 
     def remove_application(self, tenant_id: str, client_id: str) -> None:
         """Remove an application with its credentials; Unknown when there is none."""

@@ -97,6 +97,11 @@ class SignIns:
             raise RequestRefused(50173)
         return known.user
 
+    def whose(self, proof: str) -> User | None:
+        """Return whose code or refresh token this is, good or not."""
+        known = self._codes.get(proof) or self._refresh_tokens.get(proof)
+        return None if known is None else known.user
+
     def revoke(self) -> None:
         """Let no refresh token of before be good any more."""
         self._revoked |= self._refresh_tokens.keys()
