@@ -268,6 +268,10 @@ cat > $run/input
         complaint.write_text(stderr, encoding="utf-8")
         self.put(name, f"cat {written}; cat {complaint} >&2; exit {status}")
 
+    def runs_begun(self, name: str) -> int:
+        """Return how often a tool was started so far."""
+        return len(list((self.folder / f"{name}.runs").glob("*/folder")))
+
     def runs(self, name: str) -> list[dict[str, Any]]:
         """Return how a tool was run, in no order."""
         return [

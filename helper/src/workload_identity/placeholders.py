@@ -5,7 +5,7 @@ from __future__ import annotations
 from workload_identity.awaiting import Awaiting
 from workload_identity.blocking import Blocking
 from workload_identity.credentials import Credential
-from workload_identity.errors import another
+from workload_identity.errors import CredentialUnavailableError, another
 from workload_identity.options import options_of
 
 TYPE_CHECKING = False

@@ -151,11 +151,11 @@ def _refusal(label: str, attempts: Sequence[Attempt], advice: str) -> ClientAuth
     last = attempts[-1]
     lines = [f"{label} failed: no member gave a token."]
     if last.went_on:
-        lines += [_line(attempt) for attempt in attempts]
+        lines += [_in_one(_line(attempt)) for attempt in attempts]
         lines.append(advice or "None of these can be used here: set up one of them.")
         return ClientAuthenticationError("\n".join(lines), attempts=attempts)
-    lines.append("  " + f"{last.name}: {_words(last.error)}".replace("\n", "\n    "))
-    lines += [_line(attempt) for attempt in attempts[:-1]]
+    lines.append(_line(last).replace("\n", "\n    "))
+    lines += [_in_one(_line(attempt)) for attempt in attempts[:-1]]
     lines.append(
         f"{last.name} tried and failed, so no member after it was asked: repair it, or leave it out."
     )
@@ -166,7 +166,12 @@ def _refusal(label: str, attempts: Sequence[Attempt], advice: str) -> ClientAuth
 
 
 def _line(attempt: Attempt) -> str:
-    return f"  {attempt.name}: {' '.join(_words(attempt.error).split())}"
+    # Some begin with their own name.
+    return f"  {attempt.name}: {_words(attempt.error).removeprefix(f'{attempt.name}: ')}"
+
+
+def _in_one(text: str) -> str:
+    return "  " + " ".join(text.split())
 
 
 def _words(failure: BaseException) -> str:
