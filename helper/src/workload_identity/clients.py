@@ -10,6 +10,7 @@ learn.microsoft.com/azure/devops/pipelines/release/configure-workload-identity (
 from __future__ import annotations
 
 import json
+import os
 from _thread import allocate_lock
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -283,7 +284,8 @@ class SignIn:
     def __init__(self, code: str, redirect_uri: str) -> None:
         self.redirect_uri = redirect_uri
         self._code: str | None = code
-        self._taken = False
+        # By which process: a child of it has no request in the air.
+        self._taken_by = 0
         self._lock = allocate_lock()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -292,21 +294,22 @@ class SignIn:
     def take(self) -> str | None:
         """Return the code, for nobody else meanwhile; None when it is taken or used."""
         with self._lock:
-            code = None if self._taken else self._code
-            self._taken = self._taken or code is not None
-            return code or None
+            if self.taken or not self._code:
+                return None
+            self._taken_by = os.getpid()
+            return self._code
 
     def put_back(self, *, used: bool) -> None:
         """Say what became of the code that was taken."""
         with self._lock:
-            self._taken = False
+            self._taken_by = 0
             if used:
                 self._code = None
 
     @property
     def taken(self) -> bool:
         """Whether a request with it is in the air."""
-        return self._taken
+        return self._taken_by == os.getpid()
 
 
 def authorization_code(client: Client, sign_in: SignIn, cache: TokenCache, place: Hashable) -> Flow[Held]:

@@ -14,7 +14,7 @@ from workload_identity.options import options_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
     from typing import Any, Unpack
 
     from workload_identity.cache import Held
@@ -59,7 +59,9 @@ _HOMES = {
 _ALL = (CLIENT, TENANT, SECRET, CERTIFICATE, CERTIFICATE_PASSWORD, CHAIN, USER, PASSWORD)
 _OF_EVERY_POD = frozenset({CLIENT, TENANT})
 """What wired pods always have; nobody who has no more than these meant this credential."""
-_OWN = ("authority", "additionally_allowed_tenants", "shared_cache", "disable_instance_discovery")
+_FOR_USERS = ("disable_instance_discovery", "enable_support_logging")
+"""Options that mean something to MSAL only."""
+_OWN = ("authority", "additionally_allowed_tenants", "shared_cache", *_FOR_USERS)
 
 
 class Environment(Credential):
@@ -95,17 +97,17 @@ class Environment(Credential):
         self,
         *,
         authority: str | None = None,
-        additionally_allowed_tenants: Any = (),
+        additionally_allowed_tenants: Iterable[str] = (),
         shared_cache: bool = True,
         **options: Unpack[TransportOptions],
     ) -> None:
         super().__init__(options_of(options, _OWN), shared_cache=shared_cache)
         host = authority or os.environ.get("AZURE_AUTHORITY_HOST") or AzureAuthorityHosts.AZURE_PUBLIC_CLOUD
         common: dict[str, Any] = {
-            **{name: value for name, value in options.items() if name in vars(self._options)},
+            **{name: value for name, value in options.items() if name in {*vars(self._options), *_FOR_USERS}},
             "authority": normal_authority(host),
             "additionally_allowed_tenants": additionally_allowed_tenants,
-            "shared_cache": shared_cache,
+            **({} if shared_cache else {"shared_cache": False}),
         }
         self._chosen: Any = None
         self._broken = ""

@@ -69,6 +69,11 @@ class Principal(Credential):
             if not isinstance(value, str) or not value:
                 found = "an empty text" if value == "" else type(value).__name__
                 raise ValueError(f"{self._name()} lacks {name}: wanted a text, found {found}")
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                # Not chained: that error holds the text.
+                raise ValueError(f"{name}: wanted a text, found letters that cannot be sent") from None
 
     def _identity(self) -> tuple[Hashable, ...]:
         return (
@@ -329,6 +334,8 @@ class AzurePipelines(Principal):
             shared_cache=shared_cache,
         )
         self._required(service_connection_id=service_connection_id, system_access_token=system_access_token)
+        if not system_access_token.isascii() or not system_access_token.isprintable():
+            raise ValueError("system_access_token: a token was wanted, found letters that no header can have")
         self._connection = service_connection_id
         self._access_token = system_access_token
 
