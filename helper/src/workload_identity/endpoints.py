@@ -101,7 +101,8 @@ class Wish:
     def whose(self) -> str:
         """Return whose token is meant, in words."""
         if self.identity is None:
-            return "the system-assigned managed identity"
+            user = self.host.kind == hosts.CLOUD_SHELL
+            return "who is signed in" if user else "the system-assigned managed identity"
         name, value = self.identity
         return f"the managed identity with {name} {value}"
 
@@ -253,8 +254,8 @@ def _bars(response: Response) -> bool:
 def _barred(response: Response, wish: Wish) -> ClientAuthenticationError:
     from workload_identity.redaction import excerpt  # noqa: PLC0415 - hardly ever
 
-    said = excerpt(response.body.decode("utf-8", "replace"))
-    answer = judged(response)
+    said = excerpt(response.body.decode("utf-8", "replace"), wish.host.secret)
+    answer = judged(response, wish.host.secret)
     fields = {} if isinstance(answer, Held) else {**answer.fields}
     fields.pop("retryable", None)
     return _unanswered(wish, f"a proxy answers in its place: {said!r}", True, **fields)
@@ -331,7 +332,7 @@ def _challenged(request: Send, wish: Wish, options: Options) -> Flow[Send]:
                 f"{_of_arc(wish)}: a challenge with status {_UNAUTHORIZED} was wanted, found status {_OK}."
                 " Its agent always asks for a proof: is it another program that answers there?"
             )
-        answer = judged(response)
+        answer = judged(response, *_secrets(request, wish))
         raise (
             ClientAuthenticationError(f"{_of_arc(wish)}: status {response.status} in place of a challenge")
             if isinstance(answer, Held)
