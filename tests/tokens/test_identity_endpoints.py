@@ -228,7 +228,7 @@ def test_any_answer_is_a_sign_of_life(stage: Stage, answer: Answer, status: int)
     assert len(stage.of(Send)) == 3
 
 
-@pytest.mark.parametrize("kind", ["connect", "read", "trust", "fault"])
+@pytest.mark.parametrize("kind", ["connect", "read"])
 def test_silence_is_remembered_for_half_a_minute(stage: Stage, answer: Answer, kind: str) -> None:
     """A chain that has learned that there is no metadata service does not look again at once."""
     stage.answers = [Unreachable(kind, "nobody there")]
@@ -240,6 +240,26 @@ def test_silence_is_remembered_for_half_a_minute(stage: Stage, answer: Answer, k
     stage.monotonic += 31
     stage.answers = [answer(400), answer(400), answer(200, **GRANT)]
     assert probing(stage).token.token == "a-token"
+
+
+def test_our_own_fault_says_nothing_of_the_metadata_service(stage: Stage, answer: Answer) -> None:
+    """Options of one credential that cannot work do not keep others from looking."""
+    stage.answers = [Unreachable("fault", "no such proxy")]
+    with pytest.raises(CredentialUnavailableError, match="no such proxy"):
+        probing(stage)
+
+    stage.answers = [answer(400), answer(400), answer(200, **GRANT)]
+    assert probing(stage).token.token == "a-token"
+
+
+def test_metadata_service_elsewhere_says_nothing_of_the_real_one(stage: Stage, answer: Answer) -> None:
+    """A variable names it; without that variable it is still looked for."""
+    stage.answers = [answer(200, **GRANT)]
+    elsewhere = Host(hosts.IMDS, "http://127.0.0.1/metadata/identity/oauth2/token")
+    stage.play(managed_identity(Wish(elsewhere, RESOURCE), Options({})))
+
+    probing(stage)
+    assert [request.headers.get("Metadata") for request in stage.of(Send)] == ["true", None, "true"]
 
 
 def test_who_does_not_probe_does_not_heed_it(stage: Stage, answer: Answer) -> None:

@@ -172,7 +172,7 @@ def managed_identity(wish: Wish, options: Options) -> Flow[Held]:
     answer = judged(response, *_secrets(request, wish))
     if not isinstance(answer, Held):
         raise _refused(answer, response, wish)
-    if wish.host.kind == hosts.IMDS:
+    if wish.host.kind == hosts.IMDS and not wish.host.certain:
         METADATA_SERVICE.present = True
     if wish.host.kind == hosts.ARC:
         _check_echo(response, wish)
@@ -236,7 +236,8 @@ def _looked_for(request: Send, wish: Wish) -> Flow[None]:
         )
     except Unreachable as failure:
         ended = yield from now()
-        sighting.absent_until = ended.monotonic + _ABSENT
+        if worth_another_try(failure):  # else it is how we ask that is at fault, not who does not answer
+            sighting.absent_until = ended.monotonic + _ABSENT
         cause = f"none within {_PROBE:g} s" if ended.monotonic >= deadline else failure.cause
         raise _unanswered(wish, cause, worth_another_try(failure)) from failure
     if _bars(response):
