@@ -65,7 +65,7 @@ def store(tmp_path: Path, cae: str = "nocae", name: str = NAME) -> Path:
 
 def test_azure_identity_reads_what_we_wrote(family: Family, people: EntraStandIn, device: Device) -> None:
     """Silently: the access token, and for other scopes the refresh token."""
-    record = family.do(by_device(family, device).authenticate, scopes=[SCOPE])
+    record = family.do(by_device(family, device, tenant_id=TENANT_ID).authenticate, scopes=[SCOPE])
     theirs = azure.identity.AuthenticationRecord.deserialize(record.serialize())
 
     credential = their_device(device, authentication_record=theirs, disable_automatic_authentication=True)
@@ -79,7 +79,7 @@ def test_azure_identity_reads_what_we_wrote(family: Family, people: EntraStandIn
 
 def test_we_read_what_azure_identity_wrote(family: Family, people: EntraStandIn, device: Device) -> None:
     """Silently, likewise; with tokens of continuous evaluation in a store of their own."""
-    record = their_device(device).authenticate(scopes=[SCOPE])
+    record = their_device(device, tenant_id=TENANT_ID).authenticate(scopes=[SCOPE])
     ours = AuthenticationRecord.deserialize(record.serialize())
 
     credential = by_device(family, device, authentication_record=ours, disable_automatic_authentication=True)
@@ -97,12 +97,14 @@ def test_another_process_goes_on(
     family: Family, people: EntraStandIn, device: Device, environment_of_child: dict[str, str], tmp_path: Path
 ) -> None:
     """A program that is started again asks nobody."""
-    record = family.do(by_device(family, device).authenticate, scopes=[SCOPE])
+    record = family.do(by_device(family, device, tenant_id=TENANT_ID).authenticate, scopes=[SCOPE])
     program = (
-        "import sys; from workload_identity import *; from workload_identity import AuthenticationRecord as R;"
-        " credential = DeviceCodeCredential(authentication_record=R.deserialize(sys.argv[1]),"
+        "import sys; from workload_identity import *;"
+        " record = AuthenticationRecord.deserialize(sys.argv[1]);"
+        " credential = DeviceCodeCredential(authentication_record=record,"
         " disable_automatic_authentication=True, disable_instance_discovery=True,"
-        f" cache_persistence_options=TokenCachePersistenceOptions(name={NAME!r}, allow_unencrypted_storage=True));"
+        f" cache_persistence_options=TokenCachePersistenceOptions(name={NAME!r},"
+        " allow_unencrypted_storage=True));"
         f" print(credential.get_token({SCOPE!r}).expires_on)"
     )
     environment = {**environment_of_child, "HOME": str(tmp_path)}
@@ -119,7 +121,7 @@ def test_another_process_goes_on(
 
 
 def test_store_is_for_its_owner_alone(
-    family: Family, people: EntraStandIn, device: Device, tmp_path: Path
+    family: Family, device: Device, tmp_path: Path
 ) -> None:
     """The folder and both files, which are made when they are needed."""
     credential = by_device(family, device)
@@ -133,7 +135,7 @@ def test_store_is_for_its_owner_alone(
 
 
 def test_store_that_cannot_be_encrypted(
-    family: Family, people: EntraStandIn, device: Device, tmp_path: Path
+    family: Family, device: Device, tmp_path: Path
 ) -> None:
     """A plain file is a decision: it is asked for, and nothing is written without."""
     credential = by_device(family, device, cache_persistence_options=TokenCachePersistenceOptions(name=NAME))
@@ -162,8 +164,22 @@ def test_store_that_is_damaged(
     assert NAME in str(raised.value)
 
 
+def test_store_that_cannot_be_written(
+    family: Family,
+    device: Device,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who signed in has their token all the same; the log says that it is not stored."""
+    store(tmp_path).mkdir(parents=True)
+
+    assert claims(family.do(by_device(family, device).get_token, SCOPE))["upn"] == ADA
+    assert "not stored" in caplog.text
+    assert NAME in caplog.text
+
+
 def test_store_whose_place_is_taken(
-    family: Family, people: EntraStandIn, device: Device, tmp_path: Path
+    family: Family, device: Device, tmp_path: Path
 ) -> None:
     """A file in place of the folder is told."""
     store(tmp_path).parent.touch()
@@ -173,7 +189,7 @@ def test_store_whose_place_is_taken(
 
 
 def test_without_msal_extensions(
-    family: Family, people: EntraStandIn, device: Device, monkeypatch: pytest.MonkeyPatch
+    family: Family, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error says what to install."""
     monkeypatch.setitem(sys.modules, "msal_extensions", None)
@@ -228,12 +244,15 @@ def test_shared_sign_in(family: Family, people: EntraStandIn, device: Device) ->
 
     # The next one, also azure-identity's, finds it.
     assert family.do(shared(family).get_token, OTHER).token == token.token
-    theirs = azure.identity.SharedTokenCacheCredential(cache_persistence_options=THEIRS)
+    # MSAL leaves the port out of what it stores, azure-identity compares it.
+    theirs = azure.identity.SharedTokenCacheCredential(
+        authority="127.0.0.1", cache_persistence_options=THEIRS
+    )
     assert theirs.get_token(OTHER).token == token.token
     assert len(people.requests) == 2
 
 
-def test_shared_sign_in_of_a_record(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_shared_sign_in_of_a_record(family: Family, device: Device) -> None:
     """A record says whose, and to which application."""
     record = AuthenticationRecord.deserialize(their_device(device).authenticate(scopes=[SCOPE]).serialize())
     device.enters = GRACE
@@ -247,7 +266,7 @@ def test_shared_sign_in_of_a_record(family: Family, people: EntraStandIn, device
     assert "eve@contoso.test" in unavailable(family, shared(family, authentication_record=unknown))
 
 
-def test_shared_sign_ins_that_do_not_fit(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_shared_sign_ins_that_do_not_fit(family: Family, device: Device) -> None:
     """None, none that fits, several, several that fit: each is told by itself, with who is there."""
     assert "no sign-in of anybody" in unavailable(family, shared(family))
     their_device(device).get_token(SCOPE)
@@ -278,15 +297,16 @@ def test_shared_sign_in_that_was_revoked(
     assert "no sign-in of anybody" in unavailable(family, shared(family))
 
 
-def test_shared_store_that_cannot_be_read(family: Family, people: EntraStandIn, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("people")
+def test_shared_store_that_cannot_be_read(family: Family, tmp_path: Path) -> None:
     """A chain goes on."""
     store(tmp_path).parent.mkdir()
     store(tmp_path).write_text("no JSON")
 
-    assert "cannot be read" in unavailable(family, shared(family))
+    assert "cannot be used" in unavailable(family, shared(family))
 
 
-def test_other_cloud_is_not_looked_at(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_other_cloud_is_not_looked_at(family: Family, device: Device) -> None:
     """A sign-in is of one cloud."""
     their_device(device).get_token(SCOPE)
 
@@ -295,9 +315,10 @@ def test_other_cloud_is_not_looked_at(family: Family, people: EntraStandIn, devi
     )
 
 
-def test_password_is_stored_nowhere(family: Family, people: EntraStandIn, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("people")
+def test_password_is_stored_nowhere(family: Family, tmp_path: Path) -> None:
     """Only what it was traded for."""
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="multi-factor"):
         credential = family.module.UsernamePasswordCredential(
             DEVELOPER_SIGN_ON,
             ADA,

@@ -277,7 +277,7 @@ def _of_user(
         more["foci"] = FAMILY
     stated = {
         "aud": application.client_id,
-        "iss": f"{request.authority}/{user.tenant_id.lower()}/v2.0",
+        "iss": f"{request.issuing}/{user.tenant_id.lower()}/v2.0",
         "tid": user.tenant_id,
         "preferred_username": user.name,
         **{name: claims[name] for name in ("iat", "nbf", "exp")},
