@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from workload_identity import hosts
 from workload_identity.cache import Held
@@ -130,9 +132,9 @@ def test_identity_that_nobody_can_mean(client_id: str | None, config: Any, words
 
 def test_cloud_shell_has_one_identity() -> None:
     """It takes no id but in a default chain, and passes on what it does not know."""
-    for given in ({"client_id": "c"}, {"object_id": "o"}, {"resource_id": "r"}):
+    for config in ({"client_id": "c"}, {"object_id": "o"}, {"resource_id": "r"}):
         with pytest.raises(ValueError, match="Cloud Shell"):
-            identity_of(None, given, hosts.CLOUD_SHELL, tolerant=False)
+            identity_of(None, config, hosts.CLOUD_SHELL, tolerant=False)
 
     assert identity_of(None, {"a": "b"}, hosts.CLOUD_SHELL, tolerant=False) == (None, {"a": "b"})
     found = identity_of("c", {"a": "b"}, hosts.CLOUD_SHELL, tolerant=True)
@@ -226,7 +228,7 @@ def test_any_answer_is_a_sign_of_life(stage: Stage, answer: Answer, status: int)
     assert len(stage.of(Send)) == 3
 
 
-@pytest.mark.parametrize("kind", ["connect", "read", "trust", "fault"])
+@pytest.mark.parametrize("kind", ["connect", "read"])
 def test_silence_is_remembered_for_half_a_minute(stage: Stage, answer: Answer, kind: str) -> None:
     """A chain that has learned that there is no metadata service does not look again at once."""
     stage.answers = [Unreachable(kind, "nobody there")]
@@ -238,6 +240,26 @@ def test_silence_is_remembered_for_half_a_minute(stage: Stage, answer: Answer, k
     stage.monotonic += 31
     stage.answers = [answer(400), answer(400), answer(200, **GRANT)]
     assert probing(stage).token.token == "a-token"
+
+
+def test_our_own_fault_says_nothing_of_the_metadata_service(stage: Stage, answer: Answer) -> None:
+    """Options of one credential that cannot work do not keep others from looking."""
+    stage.answers = [Unreachable("fault", "no such proxy")]
+    with pytest.raises(CredentialUnavailableError, match="no such proxy"):
+        probing(stage)
+
+    stage.answers = [answer(400), answer(400), answer(200, **GRANT)]
+    assert probing(stage).token.token == "a-token"
+
+
+def test_metadata_service_elsewhere_says_nothing_of_the_real_one(stage: Stage, answer: Answer) -> None:
+    """A variable names it; without that variable it is still looked for."""
+    stage.answers = [answer(200, **GRANT)]
+    elsewhere = Host(hosts.IMDS, "http://127.0.0.1/metadata/identity/oauth2/token")
+    stage.play(managed_identity(Wish(elsewhere, RESOURCE), Options({})))
+
+    probing(stage)
+    assert [request.headers.get("Metadata") for request in stage.of(Send)] == ["true", None, "true"]
 
 
 def test_who_does_not_probe_does_not_heed_it(stage: Stage, answer: Answer) -> None:
@@ -582,3 +604,59 @@ def test_query_of_an_endpoint_is_kept(stage: Stage, answer: Answer) -> None:
     (request,) = stage.of(Send)
     asked = "api-version=2017-09-01&resource=https%3A%2F%2Fvault.azure.net&clientid=c+d"
     assert request.url == f"http://127.0.0.1/t?a=b&{asked}"
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=5,
+)
+MEMBERS = (
+    "access_token expires_in expires_on refresh_in token_type error error_description message code statusCode"
+    " client_id msi_res_id correlation_id"
+)
+names = st.sampled_from(MEMBERS.split())
+objects = st.dictionaries(names, values, max_size=7).map(lambda members: json.dumps(members).encode())
+bodies = st.binary(max_size=60) | objects | values.map(lambda value: json.dumps(value).encode())
+headers = st.dictionaries(
+    st.sampled_from(["retry-after", "content-type", "www-authenticate", "location"]),
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
+    | st.just(f"Basic realm={LINUX}/a.key"),
+    max_size=3,
+)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from([hosts.IMDS, hosts.APP_SERVICE, hosts.ARC, hosts.AZURE_ML, hosts.CLOUD_SHELL]),
+    answers=st.lists(
+        st.tuples(st.sampled_from([200, 302, 400, 401, 403, 410, 500]), bodies, headers), min_size=1
+    ),
+    key=st.binary(max_size=20),
+    probing=st.booleans(),
+    identity=st.none() | st.just(("client_id", "an-id")),
+)
+def test_token_or_error_of_ours(
+    stage: Stage,
+    answer: Answer,
+    kind: str,
+    answers: list[tuple[int, bytes, dict[str, str]]],
+    key: bytes,
+    probing: bool,
+    identity: tuple[str, str] | None,
+) -> None:
+    """Whatever is answered, nothing else comes out, and the secret that was sent is not in it."""
+    stage.answers = [answer(status, body=body + b"planted", headers=sent) for status, body, sent in answers]
+    stage.answers += [answer(status, body=body, headers=sent) for status, body, sent in answers]
+    stage.files = [Content(key, steady=True)]
+    stage.steps.clear()
+    METADATA_SERVICE.present, METADATA_SERVICE.absent_until = False, 0
+    found = Host(kind, "http://127.0.0.1/t", secret="planted", key_folder=LINUX, certain=False)
+    wish = Wish(found, RESOURCE, identity, probing=probing and kind == hosts.IMDS)
+
+    shown = ""
+    try:
+        assert isinstance(stage.play(managed_identity(wish, Options({"retry_total": 1}))), Held)
+    except ClientAuthenticationError as failure:
+        shown = f"{failure}{failure.response and failure.response.text()}"
+    assert "planted" not in shown

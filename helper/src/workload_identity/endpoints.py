@@ -101,7 +101,8 @@ class Wish:
     def whose(self) -> str:
         """Return whose token is meant, in words."""
         if self.identity is None:
-            return "the system-assigned managed identity"
+            user = self.host.kind == hosts.CLOUD_SHELL
+            return "who is signed in" if user else "the system-assigned managed identity"
         name, value = self.identity
         return f"the managed identity with {name} {value}"
 
@@ -171,7 +172,7 @@ def managed_identity(wish: Wish, options: Options) -> Flow[Held]:
     answer = judged(response, *_secrets(request, wish))
     if not isinstance(answer, Granted):
         raise _refused(answer, response, wish)
-    if wish.host.kind == hosts.IMDS:
+    if wish.host.kind == hosts.IMDS and not wish.host.certain:
         METADATA_SERVICE.present = True
     if wish.host.kind == hosts.ARC:
         _check_echo(response, wish)
@@ -235,7 +236,8 @@ def _looked_for(request: Send, wish: Wish) -> Flow[None]:
         )
     except Unreachable as failure:
         ended = yield from now()
-        sighting.absent_until = ended.monotonic + _ABSENT
+        if worth_another_try(failure):  # else it is how we ask that is at fault, not who does not answer
+            sighting.absent_until = ended.monotonic + _ABSENT
         cause = f"none within {_PROBE:g} s" if ended.monotonic >= deadline else failure.cause
         raise _unanswered(wish, cause, worth_another_try(failure)) from failure
     if _bars(response):
@@ -253,8 +255,8 @@ def _bars(response: Response) -> bool:
 def _barred(response: Response, wish: Wish) -> ClientAuthenticationError:
     from workload_identity.redaction import excerpt  # noqa: PLC0415 - hardly ever
 
-    said = excerpt(response.body.decode("utf-8", "replace"))
-    answer = judged(response)
+    said = excerpt(response.body.decode("utf-8", "replace"), wish.host.secret)
+    answer = judged(response, wish.host.secret)
     fields = {} if isinstance(answer, Granted) else {**answer.fields}
     fields.pop("retryable", None)
     return _unanswered(wish, f"a proxy answers in its place: {said!r}", True, **fields)
@@ -331,7 +333,7 @@ def _challenged(request: Send, wish: Wish, options: Options) -> Flow[Send]:
                 f"{_of_arc(wish)}: a challenge with status {_UNAUTHORIZED} was wanted, found status {_OK}."
                 " Its agent always asks for a proof: is it another program that answers there?"
             )
-        answer = judged(response)
+        answer = judged(response, *_secrets(request, wish))
         raise (
             ClientAuthenticationError(f"{_of_arc(wish)}: status {response.status} in place of a challenge")
             if isinstance(answer, Granted)

@@ -197,5 +197,5 @@ def _log_choice(name: str, kind: str, identity: tuple[str, str] | None) -> None:
     # Who reads records of this level has imported logging: for others it is not worth its import.
     logging = sys.modules.get("logging")
     if logging is not None:
-        whose = "the system-assigned identity" if identity is None else f"{identity[0]} {identity[1]}"
-        logging.getLogger("workload_identity").info("%s: uses %s, %s", name, kind, whose)
+        whose = "no id" if identity is None else f"{identity[0]} {identity[1]}"
+        logging.getLogger("workload_identity").info("%s: uses %s, with %s", name, kind, whose)
