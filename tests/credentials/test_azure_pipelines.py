@@ -146,6 +146,15 @@ def test_empty_values_are_misuse(family: Family, name: str) -> None:
         made(family, **{name: ""})
 
 
+@pytest.mark.parametrize("token", ["planted\n", "planted\x00", "plantéd"])
+def test_access_token_must_fit_a_header(family: Family, token: str) -> None:
+    """It is not quoted."""
+    with pytest.raises(ValueError, match="system_access_token") as raised:
+        made(family, system_access_token=token)
+
+    assert "plant" not in str(raised.value)
+
+
 def test_repr_has_no_token(family: Family) -> None:
     """It is a secret."""
     assert "planted" not in repr(made(family))

@@ -1,4 +1,4 @@
-"""Users who sign in with a browser: what brings the answer, what is no answer, and where there is no browser."""
+"""Users who sign in with a browser: what brings the answer, what is none, and where there is no browser."""
 
 import asyncio
 import socket
@@ -57,7 +57,7 @@ def free_port() -> int:
 
 @pytest.mark.parametrize("gets", [False, True])
 def test_person_signs_in(family: Family, people: EntraStandIn, person: Person, gets: bool) -> None:
-    """The page is asked with PKCE, state and nonce; a form or a query brings the answer; the token is theirs."""
+    """The page is asked with PKCE, state and nonce; a form or a query brings the answer."""
     person.gets = gets
     credential = by_browser(family, login_hint=ADA)
 
@@ -86,7 +86,8 @@ def test_person_signs_in(family: Family, people: EntraStandIn, person: Person, g
     assert len(person.pages) == 1
 
 
-def test_redirect_uri(family: Family, people: EntraStandIn, person: Person) -> None:
+@pytest.mark.usefixtures("person")
+def test_redirect_uri(family: Family, people: EntraStandIn) -> None:
     """Host and port of the one given are used, again for the next sign-in."""
     port = free_port()
     credential = by_browser(family, redirect_uri=f"http://localhost:{port}/ignored")
@@ -106,7 +107,7 @@ def test_redirect_uri_without_host_or_port(family: Family, given: str) -> None:
         by_browser(family, redirect_uri=given)
 
 
-def test_port_that_is_taken(family: Family, people: EntraStandIn, person: Person) -> None:
+def test_port_that_is_taken(family: Family, person: Person) -> None:
     """A chain goes on; without a port of one's own the next one is taken."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -118,7 +119,8 @@ def test_port_that_is_taken(family: Family, people: EntraStandIn, person: Person
     assert person.pages == []
 
 
-def test_only_this_machine_is_listened_to(people: EntraStandIn) -> None:
+@pytest.mark.usefixtures("people")
+def test_only_this_machine_is_listened_to() -> None:
     """Nobody in the network can bring an answer."""
     from workload_identity.browser import Redirects
 
@@ -140,6 +142,7 @@ def test_what_is_no_answer(family: Family, people: EntraStandIn, person: Person)
     said: list[int] = []
 
     def disturb() -> None:
+        wait_for(person)
         with httpx.Client(trust_env=False) as client, socket.create_connection(("127.0.0.1", port)):
             said.append(client.get(f"{place}/favicon.ico").status_code)
             said.append(client.get(place).status_code)
@@ -150,7 +153,7 @@ def test_what_is_no_answer(family: Family, people: EntraStandIn, person: Person)
         people.people.present = ADA
         person.open(person.pages[0])
 
-    thread = threading.Thread(target=lambda: (wait_for(person), disturb()))
+    thread = threading.Thread(target=disturb)
     thread.start()
     token = family.do(credential.get_token, SCOPE)
     thread.join()
@@ -169,7 +172,8 @@ def wait_for(person: Person) -> None:
     person.leave()
 
 
-def test_person_refuses(family: Family, people: EntraStandIn, person: Person) -> None:
+@pytest.mark.usefixtures("person")
+def test_person_refuses(family: Family, people: EntraStandIn) -> None:
     """What the page said is the error; nothing is redeemed."""
     people.people.refuses = True
 
@@ -180,7 +184,8 @@ def test_person_refuses(family: Family, people: EntraStandIn, person: Person) ->
     assert people.requests == []
 
 
-def test_nobody_signs_in(family: Family, people: EntraStandIn, person: Person) -> None:
+@pytest.mark.usefixtures("person")
+def test_nobody_signs_in(family: Family, people: EntraStandIn) -> None:
     """They are waited for as long as `timeout` says."""
     people.people.present = None
 
@@ -190,7 +195,8 @@ def test_nobody_signs_in(family: Family, people: EntraStandIn, person: Person) -
     assert not isinstance(raised, CredentialUnavailableError)
 
 
-def test_nobody_signs_in_within_a_chain(family: Family, people: EntraStandIn, person: Person) -> None:
+@pytest.mark.usefixtures("person")
+def test_nobody_signs_in_within_a_chain(family: Family, people: EntraStandIn) -> None:
     """DefaultAzureCredential goes on to the next."""
     people.people.present = None
     inside = IN_DEFAULT_CHAIN.set(True)
@@ -200,9 +206,10 @@ def test_nobody_signs_in_within_a_chain(family: Family, people: EntraStandIn, pe
         IN_DEFAULT_CHAIN.reset(inside)
 
 
-def test_answer_that_was_tampered_with(family: Family, people: EntraStandIn, person: Person) -> None:
+@pytest.mark.usefixtures("person")
+def test_answer_that_was_tampered_with(family: Family, people: EntraStandIn) -> None:
     """The nonce of the id token must be that of the page; the token is not used."""
-    people.people.shown = lambda code, asked: None  # type: ignore[method-assign]
+    people.people.forgets = True
 
     raised = failure(family, by_browser(family))
 
@@ -226,7 +233,8 @@ def test_pod_has_no_browser(
     assert family.do(by_browser(family).get_token, SCOPE)
 
 
-def test_no_browser_opens(family: Family, people: EntraStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("people")
+def test_no_browser_opens(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chain goes on."""
     monkeypatch.setattr(webbrowser, "_tryorder", [])
 
@@ -236,7 +244,8 @@ def test_no_browser_opens(family: Family, people: EntraStandIn, monkeypatch: pyt
     assert "DeviceCodeCredential" in str(raised)
 
 
-def test_another_person(family: Family, people: EntraStandIn, person: Person) -> None:
+@pytest.mark.usefixtures("person")
+def test_another_person(family: Family, people: EntraStandIn) -> None:
     """Who signs in later has their own tokens."""
     credential = by_browser(family)
     assert claims(family.do(credential.get_token, SCOPE))["upn"] == ADA
@@ -248,7 +257,7 @@ def test_another_person(family: Family, people: EntraStandIn, person: Person) ->
     assert claims(family.do(credential.get_token, SCOPE))["upn"] == GRACE
 
 
-def test_not_unless_wanted(family: Family, people: EntraStandIn, person: Person) -> None:
+def test_not_unless_wanted(family: Family, person: Person) -> None:
     """No page is shown with disable_automatic_authentication."""
     raised = failure(family, by_browser(family, disable_automatic_authentication=True))
 
@@ -267,9 +276,7 @@ async def test_waiting_can_be_cancelled(people: EntraStandIn, person: Person) ->
     )
     before = threading.active_count()
     task = asyncio.create_task(credential.get_token(SCOPE))
-    while not person.pages:
-        await asyncio.sleep(0.05)
-    person.leave()
+    await asyncio.to_thread(wait_for, person)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -123,12 +123,13 @@ def test_user_is_the_third(
     monkeypatch.setitem(sys.modules, "workload_identity.users", users)
     variables(USERNAME="ada", PASSWORD="planted", TENANT_ID=tenant)
 
-    made(family, timeout=7)
+    made(family, timeout=7, disable_instance_discovery=True)
 
     (named,) = given
     assert (named["client_id"], named["username"], named["password"]) == (CLIENT_ID, "ada", "planted")
     assert named.get("tenant_id") == tenant
-    assert named["timeout"] == 7
+    assert (named["timeout"], named["disable_instance_discovery"]) == (7, True)
+    assert "shared_cache" not in named
 
 
 def test_user_without_their_class_is_told(

@@ -326,6 +326,9 @@ def test_missing_secret_is_misuse(family: Family) -> None:
         family.module.ClientSecretCredential(TENANT_ID, CLIENT_ID, "")
     with pytest.raises(ValueError, match="client_secret"):
         family.module.ClientSecretCredential(TENANT_ID, CLIENT_ID, None)
+    with pytest.raises(ValueError, match="cannot be sent") as raised:
+        family.module.ClientSecretCredential(TENANT_ID, CLIENT_ID, "planted\ud800")
+    assert raised.value.__cause__ is None
 
 
 @pytest.mark.usefixtures("secret")

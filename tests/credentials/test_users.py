@@ -98,7 +98,7 @@ def test_prompt_is_printed(family: Family, people: EntraStandIn, capsys: pytest.
     assert shown.startswith(f"Open {people.authority}/devicelogin and enter the code ")
 
 
-def test_prompt_may_be_awaited(people: EntraStandIn, device: Device) -> None:
+def test_prompt_may_be_awaited(device: Device) -> None:
     """The awaiting family takes a coroutine function; the blocking one says that it cannot."""
     from workload_identity import DeviceCodeCredential, aio
 
@@ -133,7 +133,8 @@ def test_person_takes_a_while(family: Family, people: EntraStandIn, device: Devi
     assert set(outcomes[1:-1]) == {"AADSTS70016"}
 
 
-def test_slow_down(people: EntraStandIn, device: Device) -> None:
+@pytest.mark.usefixtures("people")
+def test_slow_down() -> None:
     """Five seconds more from then on (RFC 8628, 3.5): looked at by driving the flow by hand."""
     from workload_identity.clock import Instant
     from workload_identity.msal_applications import Begun
@@ -183,7 +184,7 @@ def test_service_is_down_while_a_person_types(family: Family, people: EntraStand
     assert [request.status for request in people.requests] == [503, 0, 200]
 
 
-def test_unknown_application(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_unknown_application(family: Family, device: Device) -> None:
     """There is no code for it, and the error says what to correct."""
     raised = failure(family, by_device(family, device, client_id=CLIENT_ID.replace("0", "9")))
 
@@ -279,7 +280,7 @@ def test_authenticate_returns_the_record(family: Family, people: EntraStandIn, d
     assert grants(people) == [CODE, CODE]
 
 
-def test_authenticate_without_scopes(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_authenticate_without_scopes(family: Family, device: Device) -> None:
     """For the public clouds there is a usual one; elsewhere they are asked for."""
     with pytest.raises(CredentialUnavailableError, match="scopes"):
         family.do(by_device(family, device).authenticate)
@@ -323,7 +324,7 @@ def test_other_tenants(family: Family, people: EntraStandIn, device: Device) -> 
         by_device(family, device, tenant_id="../x")
 
 
-def test_one_prompt_for_all(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_one_prompt_for_all(family: Family, device: Device) -> None:
     """Who asks at the same time waits for the same sign-in."""
     credential = by_device(family, device)
 
@@ -340,7 +341,7 @@ async def test_waiting_can_be_cancelled(people: EntraStandIn) -> None:
     device = Device(people, enters=None)
     credential = DeviceCodeCredential(prompt_callback=device, disable_instance_discovery=True)
     task = asyncio.create_task(credential.get_token(SCOPE))
-    while not people.requests:
+    while not people.requests:  # noqa: ASYNC110 - the stand-in knows no event of this loop
         await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -471,7 +472,7 @@ def test_failure_that_passes_is_repeated(family: Family, people: EntraStandIn) -
     assert [request.status for request in people.requests] == [503, 503, 200]
 
 
-def test_tenant_that_is_unknown(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_tenant_that_is_unknown(family: Family, device: Device) -> None:
     """The discovery document's refusal is told as a token's would be."""
     raised = failure(family, by_device(family, device, tenant_id="99999999-9999-9999-9999-999999999999"))
 
@@ -489,7 +490,7 @@ def test_documents_are_read_once(family: Family, people: EntraStandIn, device: D
     assert documents == ["GET /organizations/v2.0/.well-known/openid-configuration"]
 
 
-def test_unknown_host_is_asked_about(family: Family, people: EntraStandIn, device: Device) -> None:
+def test_unknown_host_is_asked_about(family: Family, device: Device) -> None:
     """At Entra's public address; the error names the option for private clouds."""
     asked: list[str] = []
 
@@ -525,7 +526,8 @@ def test_nothing_secret_is_logged(
     assert "eyJ" not in caplog.text.replace("eyJ1aWQi", "")  # client_info: who, not a secret
 
 
-def test_pickle_has_no_token(family: Family, people: EntraStandIn) -> None:
+@pytest.mark.usefixtures("people")
+def test_pickle_has_no_token(family: Family) -> None:
     """A credential can be sent to another process; its tokens stay here, its password goes along."""
     credential = by_password(family)
     token = family.do(credential.get_token, SCOPE)

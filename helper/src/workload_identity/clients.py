@@ -10,16 +10,19 @@ learn.microsoft.com/azure/devops/pipelines/release/configure-workload-identity (
 from __future__ import annotations
 
 import json
+import os
 from _thread import allocate_lock
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workload_identity.assertions import claims_of
+from workload_identity.cache import FRESH
 from workload_identity.entra import Grant, Granted, ask, by_assertion, refused, token_url
 from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.retry import persistently
-from workload_identity.steps import Call, NewId, Read, Send, Wait, now
+from workload_identity.steps import Block, Call, NewId, Read, Send, Wait, now
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from workload_identity.options import Options
     from workload_identity.refusals import Refusal
     from workload_identity.steps import Flow
+    from workload_identity.stores import Store
 
 _BACKDATED = 300
 """Seconds by which an assertion is good before now: Entra's clock may be behind this machine's."""
@@ -61,6 +65,7 @@ class Client:
     Attributes:
         authority: The token service, as `normal_authority` returns it.
         region: The region whose endpoint is asked, "" for the global one.
+        store: Where tokens outlive the process, if they do.
         scopes: What for.
         claims: To be sent, as `declared_claims` returns them.
         proof: Proves who it is.
@@ -77,6 +82,7 @@ class Client:
     options: Options
     background: bool
     region: str = ""
+    store: Store | None = None
 
     def ask(
         self, form: Mapping[str, str], deadline: float, **stated: object
@@ -101,6 +107,8 @@ class Client:
             region=self.region,
         )
         answer = yield from ask(grant, self.options, deadline=deadline, background=self.background)
+        if self.store is not None and isinstance(answer, Granted):
+            yield Block(partial(self.store.keep, answer.payload))
         return answer, grant
 
 
@@ -232,6 +240,10 @@ def client_credentials(client: Client) -> Flow[Held]:
     Raises:
         ClientAuthenticationError: There is no token to be had.
     """
+    return (yield from _unless_stored(client, _of_its_own(client)))
+
+
+def _of_its_own(client: Client) -> Flow[Held]:
     deadline = yield from _deadline(client)
     answer, grant = yield from client.ask({"grant_type": "client_credentials"}, deadline)
     return (yield from _or_refused(answer, grant)).held
@@ -251,6 +263,10 @@ def on_behalf_of(client: Client, user_assertion: str, cache: TokenCache, place: 
     Raises:
         ClientAuthenticationError: There is no token to be had; `claims` is what the caller should be told.
     """
+    return (yield from _unless_stored(client, _of_the_user(client, user_assertion, cache, place)))
+
+
+def _of_the_user(client: Client, user_assertion: str, cache: TokenCache, place: Hashable) -> Flow[Held]:
     deadline = yield from _deadline(client)
     common = {
         "scope": " ".join(dict.fromkeys((*client.scopes, *_IDENTITY_SCOPES))),
@@ -283,7 +299,8 @@ class SignIn:
     def __init__(self, code: str, redirect_uri: str) -> None:
         self.redirect_uri = redirect_uri
         self._code: str | None = code
-        self._taken = False
+        # By which process: a child of it has no request in the air.
+        self._taken_by = 0
         self._lock = allocate_lock()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -292,21 +309,22 @@ class SignIn:
     def take(self) -> str | None:
         """Return the code, for nobody else meanwhile; None when it is taken or used."""
         with self._lock:
-            code = None if self._taken else self._code
-            self._taken = self._taken or code is not None
-            return code or None
+            if self.taken or not self._code:
+                return None
+            self._taken_by = os.getpid()
+            return self._code
 
     def put_back(self, *, used: bool) -> None:
         """Say what became of the code that was taken."""
         with self._lock:
-            self._taken = False
+            self._taken_by = 0
             if used:
                 self._code = None
 
     @property
     def taken(self) -> bool:
         """Whether a request with it is in the air."""
-        return self._taken
+        return self._taken_by == os.getpid()
 
 
 def authorization_code(client: Client, sign_in: SignIn, cache: TokenCache, place: Hashable) -> Flow[Held]:
@@ -322,6 +340,9 @@ def authorization_code(client: Client, sign_in: SignIn, cache: TokenCache, place
         ClientAuthenticationError: There is no token to be had; a code that was refused is kept.
     """
     deadline = yield from _deadline(client)
+    if client.store is not None:
+        # What is stored may be another user's; a store that cannot be opened is told before the code is used.
+        yield Block(client.store.open)
     while True:
         code = sign_in.take()
         if code is not None:
@@ -369,6 +390,25 @@ def _refreshed(client: Client, known: str, cache: TokenCache, place: Hashable, d
     if answer.fields.get("error") == _LOST_REFRESH:
         cache.drop(place, known)
     return (yield from _or_refused(answer, grant)).held
+
+
+def _unless_stored(client: Client, asking: Flow[Held]) -> Flow[Held]:
+    """Get a token from the store, if there is a good one, else by asking.
+
+    One that is due is asked anew, and serves when that fails.
+    """
+    if client.store is None:
+        return (yield from asking)
+    moment = yield from now()
+    stored: Held | None = yield Block(partial(client.store.find, moment))
+    if stored is not None and stored.freshness(moment) is FRESH:
+        return stored
+    try:
+        return (yield from asking)
+    except ClientAuthenticationError:
+        if stored is None or client.background:
+            raise
+        return stored
 
 
 def _deadline(client: Client) -> Flow[float]:

@@ -330,8 +330,8 @@ def _sign_in_again(_case: Case) -> str:
 
 def _another_way(_case: Case) -> str:
     return (
-        "More than a password is wanted: sign in with InteractiveBrowserCredential or DeviceCodeCredential, or"
-        " let a program that runs by itself have an identity of its own."
+        "More than a password is wanted: sign in with InteractiveBrowserCredential or DeviceCodeCredential,"
+        " or let a program that runs by itself have an identity of its own."
     )
 
 

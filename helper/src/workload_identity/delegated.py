@@ -5,7 +5,7 @@ from __future__ import annotations
 from workload_identity.awaiting import Awaiting
 from workload_identity.blocking import Blocking
 from workload_identity.options import Identical, options_of
-from workload_identity.principals import COMMON, Principal, digest
+from workload_identity.principals import STORED, Principal, digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workload_identity.certificates import CertificateSource
     from workload_identity.clients import Proof
     from workload_identity.options import TransportOptions
+    from workload_identity.persistence import TokenCachePersistenceOptions
     from workload_identity.steps import Flow
 
 
@@ -40,6 +41,7 @@ class OnBehalfOf(Principal):
         additionally_allowed_tenants: Other tenants that `tenant_id` of a call may name; "*" allows all.
         shared_cache: Whether tokens are shared with other credentials of the same user assertion and
             application in this process.
+        cache_persistence_options: Where tokens are stored beyond the life of the process; by default nowhere.
         options: See `workload_identity.options.Options`.
 
     Raises:
@@ -64,6 +66,7 @@ class OnBehalfOf(Principal):
         authority: str | None = None,
         additionally_allowed_tenants: Iterable[str] = (),
         shared_cache: bool = True,
+        cache_persistence_options: TokenCachePersistenceOptions | None = None,
         **options: Unpack[TransportOptions],
     ) -> None:
         proofs = {
@@ -76,10 +79,11 @@ class OnBehalfOf(Principal):
         super().__init__(
             tenant_id,
             client_id,
-            options_of(options, COMMON + own),
+            options_of(options, STORED + own),
             authority=authority,
             additionally_allowed_tenants=additionally_allowed_tenants,
             shared_cache=shared_cache,
+            cache_persistence_options=cache_persistence_options,
         )
         if not user_assertion:
             raise TypeError("user_assertion: the token that the API was called with was wanted, found none")
@@ -135,7 +139,9 @@ class OnBehalfOf(Principal):
     ) -> Flow[Held]:
         from workload_identity.clients import on_behalf_of  # noqa: PLC0415 - what a token request needs
 
-        client = self._client(scopes, tenant, claims, background)
+        # As azure-identity names them: another user's are not to be found.
+        user = f"{self._client_id}:obo:{_sha256(self._user_assertion)}:{self._authority}:{tenant}"
+        client = self._client(scopes, tenant, claims, background, cae=cae, stored_as=user)
         place = (*self._identity(), tenant.lower(), cae, Identical(self._options.transport))
         return on_behalf_of(client, self._user_assertion, self._cache, place)
 
@@ -155,6 +161,7 @@ class AuthorizationCode(Principal):
         authority: The token service, a host or an https URL; from AZURE_AUTHORITY_HOST, else the public
             cloud.
         additionally_allowed_tenants: Other tenants that `tenant_id` of a call may name; "*" allows all.
+        cache_persistence_options: Where tokens are stored beyond the life of the process; by default nowhere.
         options: See `workload_identity.options.Options`.
 
     Raises:
@@ -173,15 +180,17 @@ class AuthorizationCode(Principal):
         client_secret: str | None = None,
         authority: str | None = None,
         additionally_allowed_tenants: Iterable[str] = (),
+        cache_persistence_options: TokenCachePersistenceOptions | None = None,
         **options: Unpack[TransportOptions],
     ) -> None:
         super().__init__(
             tenant_id,
             client_id,
-            options_of(options, (*COMMON, "authorization_code", "redirect_uri", "client_secret")),
+            options_of(options, (*STORED, "authorization_code", "redirect_uri", "client_secret")),
             authority=authority,
             additionally_allowed_tenants=additionally_allowed_tenants,
             shared_cache=False,
+            cache_persistence_options=cache_persistence_options,
         )
         self._required(authorization_code=authorization_code, redirect_uri=redirect_uri)
         from workload_identity.clients import SignIn  # noqa: PLC0415 - not for who only imports the class
@@ -207,9 +216,15 @@ class AuthorizationCode(Principal):
     ) -> Flow[Held]:
         from workload_identity.clients import authorization_code  # noqa: PLC0415 - what a token request needs
 
-        client = self._client(scopes, tenant, claims, background)
+        client = self._client(scopes, tenant, claims, background, cae=cae, stored_as=self._client_id)
         # Any tenant's: it is the user's.
         return authorization_code(client, self._sign_in, self._cache, ("refresh", cae))
+
+
+def _sha256(text: str) -> str:
+    from hashlib import sha256  # noqa: PLC0415 - for a token request only
+
+    return sha256(text.encode()).hexdigest()
 
 
 class OnBehalfOfCredential(OnBehalfOf, Blocking):  # noqa: D101 - it has, see below

@@ -14,12 +14,13 @@ from workload_identity.options import options_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
     from typing import Any, Unpack
 
     from workload_identity.cache import Held
     from workload_identity.credentials import Order
-    from workload_identity.options import TransportOptions
+    from workload_identity.options import SendingOptions
+    from workload_identity.persistence import TokenCachePersistenceOptions
     from workload_identity.steps import Flow
 
 CLIENT = "AZURE_CLIENT_ID"
@@ -56,10 +57,19 @@ _HOMES = {
     "CertificateCredential": "principals",
     "UsernamePasswordCredential": "users",
 }
+_SHARING = frozenset({"ClientSecretCredential", "CertificateCredential"})
+"""A user's tokens are never shared between credentials."""
 _ALL = (CLIENT, TENANT, SECRET, CERTIFICATE, CERTIFICATE_PASSWORD, CHAIN, USER, PASSWORD)
 _OF_EVERY_POD = frozenset({CLIENT, TENANT})
 """What wired pods always have; nobody who has no more than these meant this credential."""
-_OWN = ("authority", "additionally_allowed_tenants", "shared_cache", "disable_instance_discovery")
+_FOR_MSAL = "enable_support_logging"
+_OWN = (
+    "authority",
+    "additionally_allowed_tenants",
+    "shared_cache",
+    "cache_persistence_options",
+    "disable_instance_discovery",
+)
 
 
 class Environment(Credential):
@@ -80,7 +90,10 @@ class Environment(Credential):
             cloud.
         additionally_allowed_tenants: Other tenants that `tenant_id` of a call may name; "*" allows all.
         shared_cache: Whether tokens are shared with other credentials of the same client in this process.
-        options: See `workload_identity.options.Options`.
+        cache_persistence_options: Where tokens are stored beyond the life of the process; by default nowhere.
+        disable_instance_discovery: For a user: trust the authority without asking Entra whether it knows it.
+        timeout: As in `workload_identity.options.Options`.
+        options: See there.
 
     Raises:
         ValueError: A keyword or the authority cannot work; the message names it.
@@ -95,17 +108,22 @@ class Environment(Credential):
         self,
         *,
         authority: str | None = None,
-        additionally_allowed_tenants: Any = (),
+        additionally_allowed_tenants: Iterable[str] = (),
         shared_cache: bool = True,
-        **options: Unpack[TransportOptions],
+        cache_persistence_options: TokenCachePersistenceOptions | None = None,
+        disable_instance_discovery: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[SendingOptions],
     ) -> None:
-        super().__init__(options_of(options, _OWN), shared_cache=shared_cache)
+        super().__init__(options_of({**options, "timeout": timeout}, _OWN), shared_cache=shared_cache)
         host = authority or os.environ.get("AZURE_AUTHORITY_HOST") or AzureAuthorityHosts.AZURE_PUBLIC_CLOUD
         common: dict[str, Any] = {
-            **{name: value for name, value in options.items() if name in vars(self._options)},
+            **{name: value for name, value in options.items() if name in {*vars(self._options), _FOR_MSAL}},
+            "timeout": timeout,
             "authority": normal_authority(host),
             "additionally_allowed_tenants": additionally_allowed_tenants,
-            "shared_cache": shared_cache,
+            "cache_persistence_options": cache_persistence_options,
+            "disable_instance_discovery": disable_instance_discovery,
         }
         self._chosen: Any = None
         self._broken = ""
@@ -114,6 +132,8 @@ class Environment(Credential):
         kind = next((kind for kind, names in _COMPLETE.items() if values.keys() >= set(names)), None)
         if kind is not None:
             try:
+                if kind in _SHARING:
+                    common["shared_cache"] = shared_cache
                 self._chosen = _class(kind, self._prefix)(**_arguments(kind, values), **common)
             except ValueError as failure:
                 self._broken = f"a {kind} cannot be made of {', '.join(_COMPLETE[kind])}: {failure}"

@@ -147,11 +147,9 @@ class SharedStore:
     ) -> list[Mapping[str, str]]:
         query = {} if owner is None else {"home_account_id": owner}
         try:
-            found = list(self._cache.search(kind, target=scopes, query=query))
-        except Exception as failure:
-            raise CredentialUnavailableError(
-                f"the shared token store cannot be read: {type(failure).__name__}: {failure}"
-            ) from failure
+            found = self._cache.search(kind, target=scopes, query=query)
+        except ClientAuthenticationError as failure:
+            raise CredentialUnavailableError(failure.message) from failure
         return [entry for entry in found if entry.get("environment") in hosts]
 
 
@@ -468,10 +466,6 @@ class _Sitting:
             raise ClientAuthenticationError(
                 "signing in takes msal, which cannot be imported here: pip install workload-identity"
             ) from failure
-        if self._visit.keyring.options is not None and isinstance(failure, OSError):
-            from workload_identity.persistence import unusable  # noqa: PLC0415 - hardly ever
-
-            raise unusable(self._visit.keyring.options, failure) from failure
         secrets = self._http.grant().secrets()
         from workload_identity.redaction import excerpt  # noqa: PLC0415 - hardly ever
 

@@ -101,17 +101,50 @@ def opened(options: TokenCachePersistenceOptions, *, cae: bool) -> Any:
             " pip install 'workload-identity[persistent-cache]'"
         ) from failure
     try:
-        return msal_extensions.PersistedTokenCache(
-            _persistence(msal_extensions, options, options.name + _SUFFIXES[cae])
-        )
+        place = _persistence(msal_extensions, options, options.name + _SUFFIXES[cae])
+        return _Explaining.around(msal_extensions.PersistedTokenCache(place), options)
     except ClientAuthenticationError:
         raise
     except Exception as failure:
-        raise unusable(options, failure) from failure
+        raise _unusable(options, failure) from failure
 
 
-def unusable(options: TokenCachePersistenceOptions, failure: Exception) -> ClientAuthenticationError:
-    """Return the error for a store that cannot be opened, read or written."""
+class _Explaining:
+    """What is said when a store cannot be read, or written."""
+
+    def __init__(self, cache: Any, options: TokenCachePersistenceOptions) -> None:
+        self._search, self._modify = cache.search, cache.modify
+        self._options = options
+
+    @classmethod
+    def around(cls, cache: Any, options: TokenCachePersistenceOptions) -> Any:
+        """Have a cache explain itself, and return it."""
+        explaining = cls(cache, options)
+        cache.search, cache.modify = explaining.search, explaining.modify
+        return cache
+
+    def search(self, *sought: Any, **how: Any) -> Any:
+        """Do as the cache does.
+
+        Raises:
+            ClientAuthenticationError: The store cannot be read.
+        """
+        try:
+            return iter(list(self._search(*sought, **how)))
+        except Exception as failure:
+            raise _unusable(self._options, failure) from failure
+
+    def modify(self, *change: Any, **how: Any) -> None:
+        """Do as the cache does; a store that cannot be written is no reason to have no token."""
+        try:
+            self._modify(*change, **how)
+        except Exception as failure:  # noqa: BLE001 - a file system, or a system's keyring, may do anything here
+            from workload_identity.records import logger  # noqa: PLC0415 - hardly ever
+
+            logger.warning("tokens are not stored: %s", _unusable(self._options, failure))
+
+
+def _unusable(options: TokenCachePersistenceOptions, failure: Exception) -> ClientAuthenticationError:
     return ClientAuthenticationError(
         f"the token store {options.name!r} cannot be used: {str(failure) or type(failure).__name__}. Check"
         " who owns it and that its file system has room, or leave cache_persistence_options out."

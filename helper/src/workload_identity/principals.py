@@ -7,9 +7,10 @@ import os
 from workload_identity.authority import AzureAuthorityHosts, normal_authority, region_of, valid_tenant
 from workload_identity.awaiting import Awaiting
 from workload_identity.blocking import Blocking
-from workload_identity.credentials import Credential, allowed_tenant
+from workload_identity.credentials import Credential, allowed_tenant, declared_claims
 from workload_identity.errors import CredentialUnavailableError
 from workload_identity.options import Identical, options_of
+from workload_identity.persistence import persistence_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     from workload_identity.cache import Held
     from workload_identity.clients import Client, Proof
     from workload_identity.credentials import Order
+    from workload_identity.msal_applications import Keyring
     from workload_identity.options import Options, TransportOptions
+    from workload_identity.persistence import TokenCachePersistenceOptions
     from workload_identity.steps import Flow
+    from workload_identity.stores import Store
 
 COMMON = ("tenant_id", "client_id", "authority", "additionally_allowed_tenants", "shared_cache")
 """Keywords of all of them."""
+STORED = (*COMMON, "cache_persistence_options")
+"""Likewise, of those whose tokens can be stored."""
 
 
 class Principal(Credential):
@@ -42,7 +48,9 @@ class Principal(Credential):
         authority: str | None,
         additionally_allowed_tenants: Iterable[str],
         shared_cache: bool,
+        cache_persistence_options: TokenCachePersistenceOptions | None = None,
     ) -> None:
+        self._persistence = persistence_options(cache_persistence_options)
         super().__init__(options, shared_cache=shared_cache)
         self._required(client_id=client_id)
         self._tenant_id = valid_tenant(tenant_id)
@@ -69,6 +77,11 @@ class Principal(Credential):
             if not isinstance(value, str) or not value:
                 found = "an empty text" if value == "" else type(value).__name__
                 raise ValueError(f"{self._name()} lacks {name}: wanted a text, found {found}")
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                # Not chained: that error holds the text.
+                raise ValueError(f"{name}: wanted a text, found letters that cannot be sent") from None
 
     def _identity(self) -> tuple[Hashable, ...]:
         return (
@@ -88,9 +101,58 @@ class Principal(Credential):
     def _proof(self) -> Proof:
         raise NotImplementedError
 
+    def _open(self) -> None:
+        super()._open()
+        self._keyring: Keyring | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy in another process needs: no token goes there."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_keyring"}
+
+    def _store(
+        self, scopes: tuple[str, ...], tenant: str, claims: str | None, cae: bool, client_id: str | None
+    ) -> Store | None:
+        if self._persistence is None:
+            return None
+        from workload_identity.msal_applications import Keyring  # noqa: PLC0415 - few store tokens
+        from workload_identity.stores import Store  # noqa: PLC0415 - likewise
+
+        if self._keyring is None:
+            self._keyring = Keyring(self._persistence)
+        return Store(
+            self._keyring,
+            self._authority,
+            tenant,
+            client_id or self._client_id,
+            scopes,
+            cae=cae,
+            # With a challenge only a new token will do.
+            reads=claims == declared_claims(None, cae=cae),
+            of_users=client_id is not None,
+        )
+
     def _client(
-        self, scopes: tuple[str, ...], tenant: str, claims: str | None, background: bool, *, region: str = ""
+        self,
+        scopes: tuple[str, ...],
+        tenant: str,
+        claims: str | None,
+        background: bool,
+        *,
+        cae: bool,
+        region: str = "",
+        stored_as: str | None = None,
     ) -> Client:
+        """Return who asks.
+
+        Args:
+            scopes: What for.
+            tenant: Of which tenant.
+            claims: To be sent.
+            background: Nobody waits for this, a good token is held.
+            cae: What is of continuous access evaluation is stored apart.
+            region: Whose endpoint is asked.
+            stored_as: Whose tokens they are in a store, if not the client's own.
+        """
         from workload_identity.clients import Client  # noqa: PLC0415 - what a token request needs
 
         return Client(
@@ -103,12 +165,21 @@ class Principal(Credential):
             options=self._options,
             background=background,
             region=region,
+            store=self._store(scopes, tenant, claims, cae, stored_as),
         )
 
-    def _flow(self, scopes: tuple[str, ...], tenant: str, claims: str | None, background: bool) -> Flow[Held]:
+    def _flow_of(
+        self,
+        scopes: tuple[str, ...],
+        tenant: str,
+        claims: str | None,
+        background: bool,
+        cae: bool,
+    ) -> Flow[Held]:
         from workload_identity.clients import client_credentials  # noqa: PLC0415 - what a token request needs
 
-        return client_credentials(self._client(scopes, tenant, claims, background, region=self._region))
+        client = self._client(scopes, tenant, claims, background, cae=cae, region=self._region)
+        return client_credentials(client)
 
 
 def digest(*secrets: str | bytes) -> str:
@@ -134,6 +205,7 @@ class ClientSecret(Principal):
             cloud. With AZURE_REGIONAL_AUTHORITY_NAME its endpoint in that region is asked.
         additionally_allowed_tenants: Other tenants that `tenant_id` of a call may name; "*" allows all.
         shared_cache: Whether tokens are shared with other credentials of the same secret in this process.
+        cache_persistence_options: Where tokens are stored beyond the life of the process; by default nowhere.
         options: See `workload_identity.options.Options`.
 
     Raises:
@@ -151,15 +223,17 @@ class ClientSecret(Principal):
         authority: str | None = None,
         additionally_allowed_tenants: Iterable[str] = (),
         shared_cache: bool = True,
+        cache_persistence_options: TokenCachePersistenceOptions | None = None,
         **options: Unpack[TransportOptions],
     ) -> None:
         super().__init__(
             tenant_id,
             client_id,
-            options_of(options, (*COMMON, "client_secret")),
+            options_of(options, (*STORED, "client_secret")),
             authority=authority,
             additionally_allowed_tenants=additionally_allowed_tenants,
             shared_cache=shared_cache,
+            cache_persistence_options=cache_persistence_options,
         )
         self._required(client_secret=client_secret)
         self._client_secret = client_secret
@@ -189,6 +263,7 @@ class Certificate(Principal):
             cloud. With AZURE_REGIONAL_AUTHORITY_NAME its endpoint in that region is asked.
         additionally_allowed_tenants: Other tenants that `tenant_id` of a call may name; "*" allows all.
         shared_cache: Whether tokens are shared with other credentials of the same key in this process.
+        cache_persistence_options: Where tokens are stored beyond the life of the process; by default nowhere.
         options: See `workload_identity.options.Options`.
 
     Raises:
@@ -209,16 +284,18 @@ class Certificate(Principal):
         authority: str | None = None,
         additionally_allowed_tenants: Iterable[str] = (),
         shared_cache: bool = True,
+        cache_persistence_options: TokenCachePersistenceOptions | None = None,
         **options: Unpack[TransportOptions],
     ) -> None:
         own = ("certificate_path", "certificate_data", "password", "send_certificate_chain")
         super().__init__(
             tenant_id,
             client_id,
-            options_of(options, COMMON + own),
+            options_of(options, STORED + own),
             authority=authority,
             additionally_allowed_tenants=additionally_allowed_tenants,
             shared_cache=shared_cache,
+            cache_persistence_options=cache_persistence_options,
         )
         from workload_identity.certificates import certificate_source  # noqa: PLC0415 - needs cryptography
 
@@ -248,6 +325,7 @@ class ClientAssertion(Principal):
             cloud. With AZURE_REGIONAL_AUTHORITY_NAME its endpoint in that region is asked.
         additionally_allowed_tenants: Other tenants that `tenant_id` of a call may name; "*" allows all.
         shared_cache: Whether tokens are shared with other credentials of the same function in this process.
+        cache_persistence_options: Where tokens are stored beyond the life of the process; by default nowhere.
         options: See `workload_identity.options.Options`.
 
     Raises:
@@ -265,15 +343,17 @@ class ClientAssertion(Principal):
         authority: str | None = None,
         additionally_allowed_tenants: Iterable[str] = (),
         shared_cache: bool = True,
+        cache_persistence_options: TokenCachePersistenceOptions | None = None,
         **options: Unpack[TransportOptions],
     ) -> None:
         super().__init__(
             tenant_id,
             client_id,
-            options_of(options, (*COMMON, "func")),
+            options_of(options, (*STORED, "func")),
             authority=authority,
             additionally_allowed_tenants=additionally_allowed_tenants,
             shared_cache=shared_cache,
+            cache_persistence_options=cache_persistence_options,
         )
         if not callable(func):
             raise ValueError(f"func: a function was wanted, found {type(func).__name__}")  # noqa: TRY004 - misuse
@@ -329,6 +409,8 @@ class AzurePipelines(Principal):
             shared_cache=shared_cache,
         )
         self._required(service_connection_id=service_connection_id, system_access_token=system_access_token)
+        if not system_access_token.isascii() or not system_access_token.isprintable():
+            raise ValueError("system_access_token: a token was wanted, found letters that no header can have")
         self._connection = service_connection_id
         self._access_token = system_access_token
 

@@ -256,7 +256,7 @@ class EntraStandIn:
         now, who = int(time.time()), User(tenant_id, user)
         stated = {
             "aud": client_id,
-            "iss": token_issuer(self.authority, tenant_id),
+            "iss": token_issuer(self._service.issuing, tenant_id),
             "iat": now,
             "nbf": now,
             "exp": int(now + lifetime),

@@ -132,6 +132,7 @@ class _Endpoints:
             raise RequestRefused(9000411, name=call.repeated)
         lifetime, refresh_in = self._service.lifetime, self._service.refresh_in
         request = TokenRequest(
+            authority=self._service.authority,
             issuing=self._service.issuing,
             tenant=call.tenant,
             form=call.form,

@@ -39,6 +39,7 @@ class TokenRequest:
     """One request to the token endpoint, and all that its answer depends on, keys aside.
 
     Attributes:
+        authority: The service's own address, without trailing slash.
         issuing: Whom its tokens name as their issuer, before the tenant; without trailing slash.
         tenant: As in the URL.
         now: The service's clock, seconds since the epoch.
@@ -49,6 +50,7 @@ class TokenRequest:
         own_key: Verifies the service's own tokens.
     """
 
+    authority: str
     issuing: str
     tenant: str
     form: Mapping[str, str]
@@ -275,7 +277,7 @@ def _of_user(
         more["foci"] = FAMILY
     stated = {
         "aud": application.client_id,
-        "iss": f"{request.authority}/{user.tenant_id.lower()}/v2.0",
+        "iss": f"{request.issuing}/{user.tenant_id.lower()}/v2.0",
         "tid": user.tenant_id,
         "preferred_username": user.name,
         **{name: claims[name] for name in ("iat", "nbf", "exp")},

@@ -69,6 +69,7 @@ class People:
         refuses: They say no.
         device_code_life: Seconds that a device's code is good.
         interval: Seconds between two questions of a device.
+        forgets: It does not remember what its page was asked with, as somebody else's would not.
     """
 
     def __init__(self) -> None:
@@ -79,6 +80,7 @@ class People:
         self._pages: dict[str, Asked] = {}
         self.present: str | None = None
         self.refuses = False
+        self.forgets = False
         self.device_code_life = 900
         self.interval = 1
 
@@ -150,7 +152,8 @@ class People:
 
     def shown(self, code: str, asked: Asked) -> None:
         """Remember what the page was asked with that gave a code."""
-        self._pages[code] = asked
+        if not self.forgets:
+            self._pages[code] = asked
 
     def check_redemption(self, code: str, verifier: str) -> dict[str, Any]:
         """Check that who redeems a page's code is who asked for it, and return claims for the id token."""
