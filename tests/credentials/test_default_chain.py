@@ -498,7 +498,7 @@ from {module} import DefaultAzureCredential
 of_members = {{"tools", "managed", "users", "principals", "environment", "workload", "placeholders"}}
 print(sorted(of_members & {{name.rpartition(".")[2] for name in sys.modules}}))
 DefaultAzureCredential()
-heavy = {{"msal", "httpx", "ssl", "subprocess", "asyncio", "cryptography", "shutil", "workload_identity.commands"}}
+heavy = {{"msal", "httpx", "ssl", "subprocess", "asyncio", "cryptography", "shutil"}}
 print(sorted(heavy & set(sys.modules)))
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AZURE_")}

@@ -11,7 +11,8 @@ import jwt
 import pytest
 
 from testkit.entra import EntraStandIn
-from testkit.entra.fixtures import TENANT_ID
+from testkit.entra.faults import Failing
+from testkit.entra.fixtures import CLIENT_ID, TENANT_ID
 from testkit.entra.people import DEVELOPER_SIGN_ON
 from testkit.entra.signing_in import ADA, GRACE, PASSWORD, Device
 from workload_identity import (
@@ -120,9 +121,7 @@ def test_another_process_goes_on(
     assert len(people.requests) == 1
 
 
-def test_store_is_for_its_owner_alone(
-    family: Family, device: Device, tmp_path: Path
-) -> None:
+def test_store_is_for_its_owner_alone(family: Family, device: Device, tmp_path: Path) -> None:
     """The folder and both files, which are made when they are needed."""
     credential = by_device(family, device)
     assert not store(tmp_path).parent.exists()
@@ -134,9 +133,7 @@ def test_store_is_for_its_owner_alone(
     assert stat.S_IMODE(store(tmp_path).parent.stat().st_mode) == 0o700
 
 
-def test_store_that_cannot_be_encrypted(
-    family: Family, device: Device, tmp_path: Path
-) -> None:
+def test_store_that_cannot_be_encrypted(family: Family, device: Device, tmp_path: Path) -> None:
     """A plain file is a decision: it is asked for, and nothing is written without."""
     credential = by_device(family, device, cache_persistence_options=TokenCachePersistenceOptions(name=NAME))
     with pytest.raises(ClientAuthenticationError, match="allow_unencrypted_storage=True") as raised:
@@ -178,9 +175,7 @@ def test_store_that_cannot_be_written(
     assert NAME in caplog.text
 
 
-def test_store_whose_place_is_taken(
-    family: Family, device: Device, tmp_path: Path
-) -> None:
+def test_store_whose_place_is_taken(family: Family, device: Device, tmp_path: Path) -> None:
     """A file in place of the folder is told."""
     store(tmp_path).parent.touch()
 
@@ -188,9 +183,7 @@ def test_store_whose_place_is_taken(
         family.do(by_device(family, device).get_token, SCOPE)
 
 
-def test_without_msal_extensions(
-    family: Family, device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_msal_extensions(family: Family, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what to install."""
     monkeypatch.setitem(sys.modules, "msal_extensions", None)
 
@@ -282,9 +275,7 @@ def test_shared_sign_ins_that_do_not_fit(family: Family, device: Device) -> None
     assert claims(family.do(shared(family, username=GRACE.upper()).get_token, SCOPE))["upn"] == GRACE
 
 
-def test_shared_sign_in_that_was_revoked(
-    family: Family, people: EntraStandIn, device: Device, tmp_path: Path
-) -> None:
+def test_shared_sign_in_that_was_revoked(family: Family, people: EntraStandIn, device: Device) -> None:
     """The service's refusal is told, and what it refused is not kept."""
     their_device(device).get_token(SCOPE)
     people.revoke_refresh_tokens()
@@ -329,3 +320,115 @@ def test_password_is_stored_nowhere(family: Family, tmp_path: Path) -> None:
     family.do(credential.get_token, SCOPE)
 
     assert PASSWORD not in store(tmp_path).read_text()
+
+
+SECRET = "a planted secret"
+
+
+def of_application(family: Family, **given: Any) -> Any:
+    """Make a credential of an application."""
+    return family.module.ClientSecretCredential(
+        TENANT_ID, CLIENT_ID, SECRET, **{"cache_persistence_options": PLAIN, "shared_cache": False, **given}
+    )
+
+
+def test_application_goes_on_with_azure_identitys_token(family: Family, people: EntraStandIn) -> None:
+    """And the other way round: either finds what the other stored, and nothing is asked."""
+    people.add_secret(CLIENT_ID, SECRET, tenant_id=TENANT_ID)
+    theirs: dict[str, Any] = {"disable_instance_discovery": True, "cache_persistence_options": THEIRS}
+    token = azure.identity.ClientSecretCredential(TENANT_ID, CLIENT_ID, SECRET, **theirs).get_token(SCOPE)
+
+    found = family.do(of_application(family).get_token, SCOPE)
+    other = family.do(of_application(family).get_token, OTHER)
+    back = azure.identity.ClientSecretCredential(TENANT_ID, CLIENT_ID, SECRET, **theirs).get_token(OTHER)
+
+    assert (found.token, back.token) == (token.token, other.token)
+    assert abs(found.expires_on - token.expires_on) <= 1
+    assert len(people.requests) == 2
+
+
+def test_stored_token_is_not_for_everything(family: Family, people: EntraStandIn) -> None:
+    """Not after a claims challenge, nor with continuous evaluation, nor in another tenant or for others."""
+    people.add_secret(CLIENT_ID, SECRET, tenant_id=TENANT_ID)
+    first = family.do(of_application(family).get_token, SCOPE)
+    challenged = family.do(of_application(family).get_token, SCOPE, claims='{"access_token":{}}')
+    with_cae = family.do(of_application(family).get_token, SCOPE, enable_cae=True)
+
+    assert len({first.token, challenged.token, with_cae.token}) == 3
+    assert family.do(of_application(family).get_token, SCOPE).token == challenged.token
+    assert family.do(of_application(family).get_token, SCOPE, enable_cae=True).token == with_cae.token
+    assert len(people.requests) == 3
+
+
+def test_stored_token_that_is_due(family: Family, people: EntraStandIn) -> None:
+    """A new one is asked for; while the service is down the old one serves."""
+    people.add_secret(CLIENT_ID, SECRET, tenant_id=TENANT_ID)
+    people.lifetime = 250
+    first = family.do(of_application(family).get_token, SCOPE)
+    with people.fault(Failing(503)):
+        credential = of_application(family, retry_total=0)
+        assert family.do(credential.get_token, SCOPE).token == first.token
+    assert family.do(of_application(family).get_token, SCOPE).token != first.token
+
+
+def test_users_token_is_not_an_applications(family: Family, people: EntraStandIn, tmp_path: Path) -> None:
+    """What a code was redeemed for is stored with whose it is, and never found by the application itself."""
+    people.add_secret(CLIENT_ID, SECRET, tenant_id=TENANT_ID)
+    redirect = "https://program.example/signed-in"
+    code = people.sign_in(CLIENT_ID, tenant_id=TENANT_ID, redirect_uri=redirect, user=ADA)
+    of_user = family.module.AuthorizationCodeCredential(
+        TENANT_ID, CLIENT_ID, code, redirect, client_secret=SECRET, cache_persistence_options=PLAIN
+    )
+    token = family.do(of_user.get_token, SCOPE)
+
+    assert token.token in store(tmp_path).read_text()
+    assert claims(family.do(of_application(family).get_token, SCOPE))["idtyp"] == "app"
+    assert len(people.requests) == 2
+
+
+async def test_exchange_for_a_user_is_azure_identitys(people: EntraStandIn) -> None:
+    """Its awaiting family finds what ours stored for this user's token, and ours what it did."""
+    import azure.identity.aio
+
+    from workload_identity.aio import OnBehalfOfCredential
+
+    people.add_secret(CLIENT_ID, SECRET, tenant_id=TENANT_ID)
+    user = people.user_token(CLIENT_ID, tenant_id=TENANT_ID, user=ADA)
+    other = people.user_token(CLIENT_ID, tenant_id=TENANT_ID, user=GRACE)
+    given: dict[str, Any] = {"client_secret": SECRET, "user_assertion": user}
+    ours = OnBehalfOfCredential(TENANT_ID, CLIENT_ID, **given, cache_persistence_options=PLAIN)
+    token = await ours.get_token(SCOPE)
+    async with azure.identity.aio.OnBehalfOfCredential(
+        TENANT_ID,
+        CLIENT_ID,
+        **given,
+        cache_persistence_options=THEIRS,
+        connection_verify=str(people.ca_file),
+    ) as theirs:
+        assert (await theirs.get_token(SCOPE)).token == token.token
+        stored = await theirs.get_token(OTHER)
+    again = OnBehalfOfCredential(
+        TENANT_ID, CLIENT_ID, **given, cache_persistence_options=PLAIN, shared_cache=False
+    )
+    assert (await again.get_token(OTHER)).token == stored.token
+    assert len(people.requests) == 2
+    graces = OnBehalfOfCredential(
+        TENANT_ID,
+        CLIENT_ID,
+        client_secret=SECRET,
+        user_assertion=other,
+        cache_persistence_options=PLAIN,
+    )
+    assert claims(await graces.get_token(SCOPE))["upn"] == GRACE
+
+
+def test_application_without_a_store(family: Family, people: EntraStandIn, tmp_path: Path) -> None:
+    """One that cannot be opened is told before anything is asked; without options nothing is stored."""
+    people.add_secret(CLIENT_ID, SECRET, tenant_id=TENANT_ID)
+    encrypted = of_application(family, cache_persistence_options=TokenCachePersistenceOptions(name=NAME))
+    with pytest.raises(ClientAuthenticationError, match="allow_unencrypted_storage"):
+        family.do(encrypted.get_token, SCOPE)
+    assert people.requests == []
+
+    family.do(of_application(family, cache_persistence_options=None).get_token, SCOPE)
+    assert not store(tmp_path).exists()

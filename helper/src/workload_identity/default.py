@@ -1,6 +1,6 @@
 """The chain for programs that run anywhere: in a pod, on a machine of Azure, at a developer's desk.
 
-Who is in it, in which order, and by which variable and keyword, stands in `_MEMBERS`.
+Who is in it, in which order, and by which variable and keyword, stands in `MEMBERS`.
 
 Source: azure-identity 1.27.0, `DefaultAzureCredential`.
 """
@@ -52,7 +52,7 @@ else:
         "Member", ("name", "exclude", "group", "single", "lenient", "in_pods"), defaults=(True, True, True)
     )
 
-_MEMBERS = (
+MEMBERS = (
     Member("EnvironmentCredential", "exclude_environment_credential", "prod", lenient=False),
     Member("WorkloadIdentityCredential", "exclude_workload_identity_credential", "prod", lenient=False),
     Member("ManagedIdentityCredential", "exclude_managed_identity_credential", "prod", lenient=False),
@@ -149,6 +149,9 @@ class Default(Chain):
         ValueError: A keyword or AZURE_TOKEN_CREDENTIALS that cannot work, or no member is left.
         TypeError: `tenant_id` is given: it would mean another thing for each member.
 
+    Attributes:
+        lenient: The members that may fail without ending the walk.
+
     Source: azure-identity 1.27.0, `DefaultAzureCredential`.
     """
 
@@ -212,7 +215,7 @@ class Default(Chain):
                 f"{self._name()} has no member left: {_VARIABLE} and the exclude_… keywords leave all out"
             )
         super().__init__(*(credential for _, credential in made))
-        self._lenient = tuple(credential for member, credential in made if member.lenient)
+        self.lenient = tuple(credential for member, credential in made if member.lenient)
         self._open()
 
     def reset(self) -> None:
@@ -300,7 +303,7 @@ class Default(Chain):
 
         try:
             won = yield from walk(
-                self._name(), self.credentials, wish, lenient=self._lenient, default=True, advice=_NOT_HERE
+                self._name(), self.credentials, wish, lenient=self.lenient, default=True, advice=_NOT_HERE
             )
         except ClientAuthenticationError as failure:
             self._last = wish, failure.attempts
@@ -364,7 +367,7 @@ def _wanted(given: Mapping[str, Any]) -> list[Member]:
         ValueError: The variable is wanted and not set, or names nothing.
     """
     value = os.environ.get(_VARIABLE, "").strip().lower()
-    names = ["dev", "prod", *(member.name for member in _MEMBERS if member.single)]
+    names = ["dev", "prod", *(member.name for member in MEMBERS if member.single)]
     if not value and given["require_envvar"]:
         raise ValueError(f"require_envvar: {_VARIABLE} is not set; set it to one of {', '.join(names)}")
     if value and value not in map(str.lower, names):
@@ -379,7 +382,7 @@ def _wanted(given: Mapping[str, Any]) -> list[Member]:
             return value in {member.group, member.name.lower()}
         return bool(member.group) and (member.in_pods or not in_pod)
 
-    return [member for member in _MEMBERS if wanted(member)]
+    return [member for member in MEMBERS if wanted(member)]
 
 
 def _arguments(given: Mapping[str, Any], sending: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

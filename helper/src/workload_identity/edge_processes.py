@@ -80,6 +80,10 @@ async def run_awaiting(step: Run) -> Ran:
                 _kill(transport.get_pid())
                 await asyncio.wait([output.ended], timeout=_END)
         finally:
+            if not output.ended.done():
+                # Cancelled once more, as an event loop does when it ends: it will not tell of the end.
+                with suppress(subprocess.TimeoutExpired):
+                    transport.get_extra_info("subprocess").wait(_END)
             transport.close()
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from workload_identity.context import IN_DEFAULT_CHAIN
 from workload_identity.errors import (
@@ -24,13 +24,23 @@ from workload_identity.steps import Block, Call, Lend, Wait, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol, TypeAlias
 
     from workload_identity.authentication_record import AuthenticationRecord
+    from workload_identity.browser import Redirects
     from workload_identity.msal_applications import Begun, SignedIn, Visit
     from workload_identity.steps import Flow, Perform
 
-    Interaction: TypeAlias = Callable[[Visit], Flow[SignedIn]]
     Prompt: TypeAlias = Callable[[str, str, datetime], object]
+
+    class Browser(Protocol):
+        """What is asked of a browser."""
+
+        def check(self) -> None:
+            """Check that there may be one."""
+
+        def show(self, page: str) -> None:
+            """Show a page."""
 
 
 def silently(visit: Visit, record: AuthenticationRecord | None, *, renew: bool) -> Flow[SignedIn]:
@@ -128,13 +138,14 @@ def by_device_code(visit: Visit, prompt: Prompt | None, patience: float | None) 
 
 
 def by_browser(
-    visit: Visit, place: tuple[str, int] | None, login_hint: str | None, patience: float
+    visit: Visit, browser: Browser, redirects: Redirects, login_hint: str | None, patience: float
 ) -> Flow[SignedIn]:
     """Have a person sign in on a page in a browser of this machine.
 
     Args:
         visit: What is wanted.
-        place: Host and port where the browser brings the answer; None: a free port of localhost.
+        browser: The module `browser`: tells whether there is one, and shows a page in it.
+        redirects: Takes what the browser brings back; closed at the end.
         login_hint: Who is going to sign in, as far as the page should know.
         patience: The longest that the person is waited for, in seconds.
 
@@ -142,10 +153,7 @@ def by_browser(
         CredentialUnavailableError: No browser here, or nowhere to bring the answer.
         ClientAuthenticationError: They did not sign in.
     """
-    from workload_identity import browser  # noqa: PLC0415 - what opens a page and takes the answer
-
     yield Block(browser.check)
-    redirects = browser.Redirects(place)
     try:
         redirect_uri = yield Block(redirects.open)
         begun: Begun = yield in_msal("begin_in_browser", visit, redirect_uri, login_hint)

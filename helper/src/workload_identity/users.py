@@ -411,9 +411,11 @@ class InteractiveBrowser(User):
         return self._waits
 
     def _interaction(self, visit: Visit) -> Flow[SignedIn]:
+        from workload_identity import browser  # noqa: PLC0415 - what opens a page and takes the answer
         from workload_identity.sign_in import by_browser  # noqa: PLC0415 - what a token request needs
 
-        return by_browser(visit, self._place, self._login_hint, self._waits)
+        redirects = browser.Redirects(self._place)
+        return by_browser(visit, browser, redirects, self._login_hint, self._waits)
 
 
 class InteractiveBrowserCredential(InteractiveBrowser, BlockingUser):  # noqa: D101 - it has, see below

@@ -29,10 +29,10 @@ class Person(webbrowser.BaseBrowser):
 
     def open(self, url: str, new: int = 0, autoraise: bool = True) -> bool:  # noqa: ARG002 - webbrowser's signature
         """Open a page."""
-        self.pages.append(url)
         thread = threading.Thread(target=self._browse, args=(url,))
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
+        self.pages.append(url)
         return True
 
     def _browse(self, url: str) -> None:
