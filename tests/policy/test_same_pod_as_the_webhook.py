@@ -326,7 +326,8 @@ def engines(served: Served) -> Iterator[Engines]:
     (webhook,) = found["webhooks"]
     webhook |= {"objectSelector": {}, "matchConditions": [], "namespaceSelector": of_it}
     configuration = {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": {"name": alone}}
-    three = Engines(plane, settings_of({"settings": served.environ}), "policy-too", alone, "neither")
+    as_served = settings_of({"settings": {**served.environ, "--log-level": "info"}})
+    three = Engines(plane, as_served, "policy-too", alone, "neither")
     for name in (three.policy, three.webhook, three.neither):
         plane.create_namespace(name)
         if name != three.policy:

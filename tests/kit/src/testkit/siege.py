@@ -6,17 +6,17 @@ import random
 import socket
 import ssl
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from testkit.hostile import PATH, Case, Hostility, fault_of
 from testkit.tally import Tally
 
-LANES = 4
+LANES = 12
 """Cases at the same time."""
 SLOW = 40
 """Slow clients at the same time."""
@@ -24,6 +24,11 @@ HANGS = 20.0
 """Seconds after which an answer is taken never to come."""
 _SLOW_PAUSE = 1.0
 """Seconds between two bytes of a slow client."""
+_GOOD_PAUSE = 0.05
+"""Seconds from a good review's answer to the next one."""
+_HEAD = (
+    f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+).encode()
 
 
 @dataclass(slots=True)
@@ -32,23 +37,33 @@ class Outcome:
 
     Attributes:
         faults: What went wrong, each with the number of its case.
-        kinds: How many cases there were of each kind.
         answers: How many answers came.
         patches: How many of them wired a pod.
         slowest: Seconds of the slowest answer or end of a connection, by kind of case.
         late: Answers and ends that took longer than a second.
-        good: Reviews that were answered right while slow clients hung.
+        good: Good reviews that were wired meanwhile.
         slowest_good: Seconds of the slowest of these.
     """
 
     faults: list[str] = field(default_factory=list)
-    kinds: Counter[str] = field(default_factory=Counter)
     answers: int = 0
     patches: int = 0
     slowest: dict[str, float] = field(default_factory=dict)
     late: int = 0
     good: int = 0
     slowest_good: float = 0.0
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        slowest = {kind: max(other.slowest.get(kind, 0), took) for kind, took in self.slowest.items()}
+        return Outcome(
+            self.faults + other.faults,
+            self.answers + other.answers,
+            self.patches + other.patches,
+            other.slowest | slowest,
+            self.late + other.late,
+            self.good + other.good,
+            max(self.slowest_good, other.slowest_good),
+        )
 
 
 async def besiege(
@@ -81,7 +96,6 @@ class _Siege:
         connection: _Connection | None = None
         for number in numbers:
             case = self._hostility.case(number)
-            self.outcome.kinds[case.kind] += 1
             if case.bodies is None or connection is None:
                 if connection:
                     connection.abort()
@@ -131,8 +145,9 @@ class _Siege:
         return kept, started
 
     def _fault(self, number: int, case: Case, fault: str) -> None:
+        sent = b"".join(case.pieces)[:300]
         self.outcome.faults.append(
-            f"{case.kind}, seed {self._hostility.seed}, case {number}: {fault}; sent {b''.join(case.pieces)[:300]!r}"
+            f"{case.kind}, seed {self._hostility.seed}, case {number}: {fault}; sent {sent!r}"
         )
 
     async def hang(self, number: int) -> None:
@@ -140,8 +155,7 @@ class _Siege:
         way = number % 5
         rng = random.Random(number)  # noqa: S311 - to be repeated
         body = json.dumps(self._hostility.good(rng, f"slow-{number}")).encode()
-        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        announced = head.encode() + b"Content-Length: %d\r\n\r\n" % len(body)
+        announced = _HEAD % len(body)
         while True:
             with suppress(OSError, EOFError):
                 connection = await self._connect(tls=way != 0)
@@ -168,23 +182,22 @@ class _Siege:
         """Send good reviews, as an API server does, while all this goes on."""
         rng = random.Random(0)  # noqa: S311 - to be repeated
         connection = await self._connect(tls=True)
-        for number in range(1_000_000):
-            body = json.dumps(self._hostility.good(rng, f"good-{number}")).encode()
-            head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            started = time.perf_counter()
-            try:
+        try:
+            for number in count():
+                body = json.dumps(self._hostility.good(rng, f"good-{number}")).encode()
+                started = time.perf_counter()
                 async with asyncio.timeout(HANGS):
-                    await connection.write([head.encode() + body])
+                    await connection.write([_HEAD % len(body) + body])
                     status, answer, _ = await connection.answer()
-                fault = fault_of(body, status, answer, self._hostility)
-                if fault or b'"patch"' not in answer:
-                    raise ValueError(fault or f"not wired: {answer!r}")
-            except (OSError, EOFError, ValueError, LookupError, TimeoutError) as error:
-                self.outcome.faults.append(f"good review {number}: {type(error).__name__}: {error}")
-                return
-            self.outcome.good += 1
-            self.outcome.slowest_good = max(self.outcome.slowest_good, time.perf_counter() - started)
-            await asyncio.sleep(0.05)
+                if fault := fault_of(body, status, answer, self._hostility):
+                    raise ValueError(fault)
+                self.outcome.good += b'"patch"' in answer
+                self.outcome.slowest_good = max(self.outcome.slowest_good, time.perf_counter() - started)
+                await asyncio.sleep(_GOOD_PAUSE)
+        except (OSError, EOFError, ValueError, LookupError, TimeoutError) as error:
+            self.outcome.faults.append(f"good review {self.outcome.good}: {type(error).__name__}: {error}")
+        finally:
+            connection.abort()
 
     async def _connect(self, *, tls: bool) -> "_Connection":
         async with asyncio.timeout(HANGS):
