@@ -22,7 +22,7 @@ ROUNDS = 5
 """Between them memory is looked at, and slow clients come anew."""
 
 
-@pytest.mark.soak(2_000, 100_000)
+@pytest.mark.soak(1_500, 100_000)
 async def test_any_request(
     served: Served, inside: Namespace, size: int, tally: Tally, pytestconfig: pytest.Config
 ) -> None:

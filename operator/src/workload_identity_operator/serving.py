@@ -74,7 +74,10 @@ class AdmissionServer:
     async def __call__(self, _: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
         """Listen from the first certificate on, until cancelled."""
         await self._certified.wait()
-        server = web.Server(self._answer, access_log=None)
+        # What is no HTTP is answered with 400. A traceback that quotes it, each time, is nothing for the log.
+        unheard = logging.getLogger(f"{__name__}.http")
+        unheard.setLevel(logging.CRITICAL)
+        server = web.Server(self._answer, access_log=None, logger=unheard)
         async with _serving(server, self._socket, self._tls):
             self._health.met("server")
             _log.info(

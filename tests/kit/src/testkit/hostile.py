@@ -129,10 +129,10 @@ class Hostility:
     def _damaged(self, rng: random.Random, uid: str) -> Case:
         body = bytearray(json.dumps(self.good(rng, uid)).encode())
         for _ in range(rng.randint(1, 5)):
-            at = rng.randrange(len(body))
+            at = rng.randrange(len(body) + 1)
             match rng.randrange(4):
                 case 0:
-                    body[at] = rng.randrange(256)
+                    body[at : at + 1] = rng.randbytes(1)
                 case 1:
                     del body[at : at + rng.randint(1, 40)]
                 case 2:
@@ -313,15 +313,15 @@ def fault_of(body: bytes, status: int, answer: bytes, hostility: Hostility) -> s
 
 def _misgiven(request: Json, patch: Sequence[Json], hostility: Hostility) -> str:
     """Return what is wrong with the identity that a patch gives; "" when nothing is."""
-    given = set(_client_ids(patch))
     if not patch:
         return ""
+    given = set(_client_ids(patch))
     name = (request["object"].get("spec") or {}).get("serviceAccountName") or "default"
-    if request["namespace"] != hostility.namespace or name not in hostility.clients:
+    # Every namespace has a ServiceAccount `default`, here without annotations.
+    clients = hostility.clients if request["namespace"] == hostility.namespace else {"default": ""}
+    if name not in clients:
         return f"wired though there is no ServiceAccount {name!r}"
-    if given - {hostility.clients[name]}:
-        return f"given {given} though ServiceAccount {name} has {hostility.clients[name]!r}"
-    return ""
+    return f"given {given} though it is {name}'s, {clients[name]!r}" if given - {clients[name]} else ""
 
 
 def _client_ids(value: Any) -> Iterator[str]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 from testkit.hostile import PATH, Case, Hostility, fault_of
@@ -72,12 +73,13 @@ async def besiege(
     """Send the cases of these numbers, and tell what came of them."""
     siege = _Siege(webhook, trust, hostility, tally)
     numbers = iter(cases)
-    async with asyncio.TaskGroup() as besiegers:
-        hanging = [besiegers.create_task(siege.hang(number)) for number in range(SLOW)]
-        hanging.append(besiegers.create_task(siege.be_good()))
-        lanes = [asyncio.create_task(siege.send(numbers)) for _ in range(LANES)]
-        await asyncio.gather(*lanes)
-        for task in hanging:
+    async with asyncio.TaskGroup() as beside:
+        tasks = [beside.create_task(siege.hang(number)) for number in range(SLOW)]
+        tasks.append(beside.create_task(siege.be_good()))
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(LANES):
+                lanes.create_task(siege.send(numbers))
+        for task in tasks:
             task.cancel()
     return siege.outcome
 
@@ -168,6 +170,7 @@ class _Siege:
     async def _dawdle(self, connection: "_Connection", way: int, announced: bytes, body: bytes) -> None:
         """Begin a handshake, a head, a body or nothing at all and go on byte by byte; or read no answer."""
         if way == 4:
+            connection.pause()
             while True:  # until nothing more is taken
                 await connection.write([announced + body])
         begun = [b"\x16\x03\x01\x02\x00", announced[:40], announced + body[:-500], b""][way]
@@ -221,6 +224,10 @@ class _Connection:
         """Tell that nothing more comes, and go on listening."""
         found: socket.socket = self._writer.get_extra_info("socket")
         found.shutdown(socket.SHUT_WR)
+
+    def pause(self) -> None:
+        """Read nothing from now on."""
+        cast("asyncio.Transport", self._writer.transport).pause_reading()
 
     async def end(self) -> None:
         """Read until the other side ends the connection."""
