@@ -247,12 +247,14 @@ values = st.recursive(
 )
 
 
+@pytest.mark.soak
 @given(st.binary() | st.builds(lambda value: json.dumps(value).encode(), values))
 def test_any_bytes(body: bytes) -> None:
     """Any bytes, and any JSON, are refused; nothing but the refusal is raised."""
     assert refusal_of(body).status == 400
 
 
+@pytest.mark.soak
 @given(st.fixed_dictionaries({}, optional={**dict.fromkeys(REQUEST, values), "subResource": values}))
 def test_any_request(request: Json) -> None:
     """Any JSON in a review's request is read or refused."""
