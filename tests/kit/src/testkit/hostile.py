@@ -4,6 +4,7 @@ Each case is made from a seed and its number alone, so any of them can be made a
 judged by an independent reading of what was sent.
 """
 
+import copy
 import json
 import random
 import re
@@ -108,7 +109,7 @@ class Hostility:
     def _grafted(self, rng: random.Random, uid: str) -> Case:
         review = self.good(rng, uid)
         for _ in range(rng.randint(1, 3)):
-            _graft(rng, review, rng.choice([*_ODD, *self.clients]))
+            _graft(rng, review, copy.deepcopy(rng.choice([*_ODD, *self.clients])))
         return _posted("grafted", _written(rng, review))
 
     def _confused(self, rng: random.Random, uid: str) -> Case:

@@ -98,24 +98,23 @@ class _Siege:
         connection: _Connection | None = None
         for number in numbers:
             case = self._hostility.case(number)
-            if case.bodies is None or connection is None:
-                if connection:
-                    connection.abort()
-                connection = await self._connect(tls=case.tls)
             started = time.perf_counter()
+            kept = False
             try:
+                if case.bodies is None or connection is None:
+                    if connection:
+                        connection.abort()
+                    connection = await self._connect(tls=case.tls)
                 async with asyncio.timeout(HANGS):
                     kept, started = await self._sent(case, connection)
             except TimeoutError:
                 self._fault(number, case, f"neither answer nor end within {HANGS:g} s")
-                kept = False
             except (OSError, EOFError, ValueError, LookupError, TypeError) as error:
                 self._fault(number, case, f"{type(error).__name__}: {error}")
-                kept = False
             took = time.perf_counter() - started
             self.outcome.slowest[case.kind] = max(took, self.outcome.slowest.get(case.kind, 0))
             self.outcome.late += took > 1
-            if not kept:
+            if connection and not kept:
                 connection.abort()
                 connection = None
             self._tally.one("hostile cases")
@@ -184,8 +183,9 @@ class _Siege:
     async def be_good(self) -> None:
         """Send good reviews, as an API server does, while all this goes on."""
         rng = random.Random(0)  # noqa: S311 - to be repeated
-        connection = await self._connect(tls=True)
+        connection: _Connection | None = None
         try:
+            connection = await self._connect(tls=True)
             for number in count():
                 body = json.dumps(self._hostility.good(rng, f"good-{number}")).encode()
                 started = time.perf_counter()
@@ -200,7 +200,8 @@ class _Siege:
         except (OSError, EOFError, ValueError, LookupError, TimeoutError) as error:
             self.outcome.faults.append(f"good review {self.outcome.good}: {type(error).__name__}: {error}")
         finally:
-            connection.abort()
+            if connection:
+                connection.abort()
 
     async def _connect(self, *, tls: bool) -> "_Connection":
         async with asyncio.timeout(HANGS):
