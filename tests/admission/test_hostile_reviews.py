@@ -1,6 +1,9 @@
 """The webhook's port under siege: it answers or hangs up, stays small, and mistakes nobody for another."""
 
+import asyncio
 import secrets
+from contextlib import AsyncExitStack, suppress
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -9,7 +12,8 @@ from testkit.hostile import Hostility
 from testkit.installation import Served, webhook_trust
 from testkit.siege import Outcome, besiege, open_files, resident
 from testkit.tally import Tally
-from testkit.workloads import Namespace, eventually
+from testkit.workloads import Namespace, env_of, eventually, pod
+from workload_identity_operator import contract
 
 ACCOUNTS = 10
 LIMIT = 192
@@ -18,6 +22,8 @@ GROWTH = 32
 """MiB; what an allocator keeps after large bodies differs by as much between two looks."""
 
 
+HOARDERS = 30
+"""Clients that each send a body of seven megabytes, but for its last byte."""
 ROUNDS = 5
 """Between them memory is looked at, and slow clients come anew."""
 
@@ -61,3 +67,31 @@ async def test_any_request(
     assert open_files(pid) < files + 100
     log = served.operator.child.log.read_text(encoding="utf-8").splitlines()
     assert [line for line in log if "Traceback" in line][:3] == []
+
+
+async def test_large_bodies_that_never_end(served: Served, inside: Namespace) -> None:
+    """However many large bodies are begun, memory stays bounded, and a small review is answered."""
+    create_account(inside, 0)
+    where, trust = urlsplit(served.operator.webhook), webhook_trust(served.plane)
+    pid = served.operator.child.pid
+    before, size = resident(pid), contract.MAX_REVIEW_BYTES
+    head = f"POST {where.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    begun = f"{head}Content-Length: {size}\r\n\r\n".encode() + b"x" * (size - 1)
+
+    async with AsyncExitStack() as open_connections:
+
+        async def hoard() -> None:
+            _, writer = await asyncio.open_connection(where.hostname, where.port, ssl=trust)
+            open_connections.callback(writer.transport.abort)  # and before that
+            open_connections.callback(writer.close)
+            with suppress(OSError):  # it need not read all of them
+                writer.write(begun)
+                await writer.drain()
+
+        await asyncio.gather(*(hoard() for _ in range(HOARDERS)))
+        held = resident(pid)
+        stored = inside.create(pod("web", "sa-0"))
+    await asyncio.sleep(0.1)  # in which the event loop closes what is aborted
+
+    assert env_of(stored)["AZURE_CLIENT_ID"] == client_of(0)
+    assert held < before + HOARDERS * size // 1024**2 // 2

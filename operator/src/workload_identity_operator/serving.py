@@ -27,6 +27,11 @@ _log = logging.getLogger(__name__)
 READ_TIMEOUT: Final = 10.0
 """Seconds that a review's body may take to arrive; the API server waits no longer for the answer."""
 
+MOST_HELD: Final = 32 * 1024 * 1024
+"""Bytes of all large bodies that are arriving: who sends many of them slowly must not have our memory."""
+_SMALL: Final = 64 * 1024
+"""Bytes of a body that do not count there: a review of a pod as people write it is always taken."""
+
 _LONGEST_LOGGED: Final = 500
 """Characters; a name has 253 at most."""
 
@@ -60,6 +65,7 @@ class AdmissionServer:
         self._admit = admit
         self._health = health
         self._metrics = metrics
+        self._held = 0
         self._certified = asyncio.Event()
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.minimum_version = minimum
@@ -89,7 +95,7 @@ class AdmissionServer:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         started = perf_counter()
         try:
-            review = reviews.read_review(await _body(request))
+            review = reviews.read_review(await self._body(request))
         except NoReview as fault:
             self._metrics.unreadable()
             _log.info("a request was no review", extra={"reason": str(fault), "peer": request.remote or ""})
@@ -113,30 +119,38 @@ class AdmissionServer:
             _log.log(logging.INFO if answer.reason else logging.DEBUG, "pod %s", answer.outcome, extra=about)
         return _json(answer.body)
 
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """Return the body of a review's request.
 
-async def _body(request: web.BaseRequest) -> bytes:
-    """Return the body of a review's request.
-
-    Raises:
-        NoReview: It is none by path, method, content type or size, or did not arrive in time.
-    """
-    if request.path != contract.WEBHOOK_PATH:
-        raise NoReview(f"wanted {contract.WEBHOOK_PATH}, found {request.path[:64]!r}", 404)
-    if request.method != "POST":
-        raise NoReview(f"wanted POST, found {request.method[:16]}", 405)
-    if request.headers.get("Content-Type") != reviews.CONTENT_TYPE:
-        found = request.headers.get("Content-Type", "")
-        raise NoReview(f"wanted Content-Type {reviews.CONTENT_TYPE}, found {found[:64]!r}")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(READ_TIMEOUT):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > contract.MAX_REVIEW_BYTES:
-                    raise NoReview(f"wanted at most {contract.MAX_REVIEW_BYTES} bytes, found more", 413)
-    except TimeoutError as error:
-        raise NoReview(f"the body did not arrive within {READ_TIMEOUT:g} s", 408) from error
-    return bytes(body)
+        Raises:
+            NoReview: It is none by path, method, content type or size, or did not arrive in time, or
+                there are too many large ones at once.
+        """
+        if request.path != contract.WEBHOOK_PATH:
+            raise NoReview(f"wanted {contract.WEBHOOK_PATH}, found {request.path[:64]!r}", 404)
+        if request.method != "POST":
+            raise NoReview(f"wanted POST, found {request.method[:16]}", 405)
+        if request.headers.get("Content-Type") != reviews.CONTENT_TYPE:
+            found = request.headers.get("Content-Type", "")
+            raise NoReview(f"wanted Content-Type {reviews.CONTENT_TYPE}, found {found[:64]!r}")
+        body = bytearray()
+        held = 0
+        try:
+            async with asyncio.timeout(READ_TIMEOUT):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > contract.MAX_REVIEW_BYTES:
+                        raise NoReview(f"wanted at most {contract.MAX_REVIEW_BYTES} bytes, found more", 413)
+                    if len(body) > _SMALL:
+                        self._held += len(body) - held
+                        held = len(body)
+                        if self._held > MOST_HELD:
+                            raise NoReview("too many large requests at once, try again later", 503)
+        except TimeoutError as error:
+            raise NoReview(f"the body did not arrive within {READ_TIMEOUT:g} s", 408) from error
+        finally:
+            self._held -= held
+        return bytes(body)
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

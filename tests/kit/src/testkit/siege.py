@@ -244,6 +244,7 @@ class _Connection:
         return int(head.split()[1]), body, b"connection: close" not in head
 
     def abort(self) -> None:
+        self._writer.close()  # else it complains that nobody did
         self._writer.transport.abort()
 
 
