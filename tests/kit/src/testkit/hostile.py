@@ -214,7 +214,7 @@ class Hostility:
                 return Case("pipelined", [b"".join(_head(length=len(one)) + one for one in bodies)], bodies)
             case 2:
                 whole = _head(length=len(body)) + body
-                cut = rng.randrange(len(whole))
+                cut = rng.randrange(1, len(whole))
                 return Case("in pieces", [whole[:1], whole[1:cut], whole[cut:]], [body])
             case 3:
                 kind = rng.choice(
