@@ -44,7 +44,7 @@ def pytest_runtest_makereport(
     report = yield
     if report.when == "call" and item.get_closest_marker("soak"):
         statistics = getattr(item, "hypothesis_statistics", "")
-        cases = sum(map(int, re.findall(r"(\d+) passing examples", statistics)))
+        cases = sum(map(int, re.findall(r"(\d+) passing", statistics)))
         counted = f"{cases:,} cases, " if statistics else ""
         item.config.stash[TALLY].tell(f"{item.nodeid}: {report.outcome}, {counted}{report.duration:.0f} s")
     return report
