@@ -7,7 +7,7 @@ RUN := $(UV) run --locked --quiet
 KIT := $(RUN) python -m testkit
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo stop cluster test bench check format manifests clean
+.PHONY: help setup demo stop cluster test soak bench check format manifests clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).binaries
 	$(KIT).azurite
 	$(RUN) pytest $(ARGS)
+
+soak: $(UV) ## Show the great claims at their whole size: 1,000 pods, 10,000 cases, 100,000 hostile reviews (an hour)
+	$(KIT).binaries
+	$(RUN) pytest -m soak --full $(ARGS)
 
 bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute, LARGE=1: more)
 	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick) $(if $(LARGE),--large)
