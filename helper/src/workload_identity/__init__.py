@@ -38,20 +38,21 @@ __all__ = [
     "get_bearer_token_provider",
 ]
 
-__getattr__, __dir__ = lazy.names(
-    globals(),
-    {
-        "AccessToken": "tokens",
-        "AccessTokenInfo": "tokens",
-        "AuthenticationRequiredError": "errors",
-        "AzureAuthorityHosts": "authority",
-        "ClientAuthenticationError": "errors",
-        "CredentialUnavailableError": "errors",
-        "KnownAuthorities": "authority",
-        "SupportsTokenInfo": "protocols",
-        "TokenCredential": "protocols",
-        "TokenRequestOptions": "protocols",
-        "WorkloadIdentityCredential": "workload",
-        "get_bearer_token_provider": "blocking",
-    },
-)
+if not TYPE_CHECKING:  # a type checker that saw this would take any name for there
+    __getattr__, __dir__ = lazy.names(
+        globals(),
+        {
+            "AccessToken": "tokens",
+            "AccessTokenInfo": "tokens",
+            "AuthenticationRequiredError": "errors",
+            "AzureAuthorityHosts": "authority",
+            "ClientAuthenticationError": "errors",
+            "CredentialUnavailableError": "errors",
+            "KnownAuthorities": "authority",
+            "SupportsTokenInfo": "protocols",
+            "TokenCredential": "protocols",
+            "TokenRequestOptions": "protocols",
+            "WorkloadIdentityCredential": "workload",
+            "get_bearer_token_provider": "blocking",
+        },
+    )

@@ -17,12 +17,13 @@ __all__ = [
     "get_bearer_token_provider",
 ]
 
-__getattr__, __dir__ = lazy.names(
-    globals(),
-    {
-        "AsyncSupportsTokenInfo": "protocols",
-        "AsyncTokenCredential": "protocols",
-        "WorkloadIdentityCredential": "workload:AsyncWorkloadIdentityCredential",
-        "get_bearer_token_provider": "awaiting",
-    },
-)
+if not TYPE_CHECKING:  # a type checker that saw this would take any name for there
+    __getattr__, __dir__ = lazy.names(
+        globals(),
+        {
+            "AsyncSupportsTokenInfo": "protocols",
+            "AsyncTokenCredential": "protocols",
+            "WorkloadIdentityCredential": "workload:AsyncWorkloadIdentityCredential",
+            "get_bearer_token_provider": "awaiting",
+        },
+    )
