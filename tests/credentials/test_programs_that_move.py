@@ -66,10 +66,10 @@ def test_programs_type_check(tmp_path: Path) -> None:
     """For mypy, strict, and for pyright."""
     for program in PROGRAMS:
         (tmp_path / program.name).write_text(moved(program), encoding="utf-8")
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file", "", "--cache-dir", tmp_path / "cache"]
-    for command in (
-        [*mypy, tmp_path],
-        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, tmp_path],
+    for checker in (
+        ("mypy", "--strict", "--config-file", "", "--cache-dir", str(tmp_path / "cache")),
+        ("pyright", "--pythonpath", sys.executable),
     ):
+        command = [sys.executable, "-m", *checker, str(tmp_path)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
