@@ -30,8 +30,8 @@ test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).azurite
 	$(RUN) pytest $(ARGS)
 
-bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute)
-	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick)
+bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute, LARGE=1: more)
+	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick) $(if $(LARGE),--large)
 
 check: $(UV) ## Lint, types, layers
 	$(RUN) ruff check .
@@ -43,8 +43,9 @@ format: $(UV) ## Write the house's format
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-manifests: $(UV) ## Render manifests/install.yaml from the chart
+manifests: $(UV) ## Make anew what is kept of the chart and of azure-identity: manifests/, tables in docs
 	$(KIT).manifests
+	$(KIT).migration
 
 clean: ## Remove the environment and what tools left (not the cached binaries)
 	rm -rf .venv .tools .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

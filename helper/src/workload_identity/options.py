@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypedDict
 
-    class TransportOptions(TypedDict, total=False):
-        """The keywords, for type checkers; `Options` says what they mean."""
+    class SendingOptions(TypedDict, total=False):
+        """The keywords that mean the same everywhere, for type checkers; `Options` says what they mean."""
 
-        timeout: float
         connection_timeout: float
         read_timeout: float
         retry_total: int
@@ -37,8 +36,13 @@ if TYPE_CHECKING:
         # Of other libraries, for code that moves over.
         logging_enable: bool
         enable_support_logging: bool
-        disable_instance_discovery: bool
         connection_data_block_size: int
+
+    class TransportOptions(SendingOptions, total=False):
+        """Those, and what user credentials have a meaning of their own for."""
+
+        timeout: float
+        disable_instance_discovery: bool
 
 
 WITHOUT_EFFECT = frozenset(

@@ -1,7 +1,9 @@
 """A program for azure-identity: makes one of each credential as the documentation does, asks none."""
 
 from datetime import datetime
+from warnings import catch_warnings, simplefilter
 
+from azure.core.credentials import TokenCredential
 from azure.identity import (
     AuthenticationRecord,
     AuthorizationCodeCredential,
@@ -40,7 +42,7 @@ def main() -> None:
     """Make them."""
     record = AuthenticationRecord(TENANT, CLIENT, "login.microsoftonline.com", "a.b", "a@b")
     cache = TokenCachePersistenceOptions(allow_unencrypted_storage=True, name="my-app")
-    made = [
+    made: list[TokenCredential] = [
         AuthorizationCodeCredential(TENANT, CLIENT, "code", "https://localhost", client_secret="s"),
         AzureCliCredential(tenant_id=TENANT, process_timeout=5),
         AzureDeveloperCliCredential(additionally_allowed_tenants=["*"]),
@@ -60,10 +62,10 @@ def main() -> None:
     ]
     print(len(made), record.serialize() == AuthenticationRecord.deserialize(record.serialize()).serialize())
     print(ChainedTokenCredential(*made).credentials == tuple(made))
-    try:
-        UsernamePasswordCredential(CLIENT, "", "")
-    except (ValueError, DeprecationWarning) as failure:
-        print(type(failure).__name__)
+    with catch_warnings(record=True) as warned:
+        simplefilter("always")
+        UsernamePasswordCredential(CLIENT, "a@b", "not-a-secret")
+    print([warning.category.__name__ for warning in warned])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ installed azure-identity really has.
 
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +13,6 @@ from typing import Any, Final
 
 import azure.identity
 import azure.identity.aio
-import click
 
 import workload_identity
 import workload_identity.aio
@@ -27,17 +25,6 @@ FAMILIES: Final[dict[ModuleType, ModuleType]] = {
     azure.identity.aio: workload_identity.aio,
 }
 """azure-identity's modules and ours."""
-
-NOT_TAKEN: Final[dict[tuple[str, str], str]] = {}
-"""Keywords of azure-identity, by class, that ours does not take, and why."""
-
-OTHERWISE: Final[dict[tuple[str, str], str]] = {
-    (
-        "DefaultAzureCredential",
-        "process_timeout",
-    ): "named in our signature; azure-identity reads it from its keywords",
-}
-"""Parameters whose default or kind differs from azure-identity's, and why that breaks no caller."""
 
 BEHAVIOUR: Final[tuple[tuple[str, str, str], ...]] = (
     (
@@ -130,7 +117,10 @@ BEHAVIOUR: Final[tuple[tuple[str, str, str], ...]] = (
 def keywords(credential: type) -> set[str]:
     """Return what azure-identity's constructor takes: by its signature, and by its words for `**kwargs`."""
     told = re.findall(r":(?:keyword|param) (?:[^:\n]*? )?(\w+):", inspect.getdoc(credential) or "")
-    return {*told, *(parameter.name for parameter in parameters(credential))}
+    variable = {parameter.name for parameter in _all_parameters(credential)} - {
+        parameter.name for parameter in parameters(credential)
+    }
+    return {*told, *(parameter.name for parameter in parameters(credential))} - variable
 
 
 def accepted(credential: type) -> set[str]:
@@ -154,7 +144,8 @@ def _all_parameters(credential: type) -> list[inspect.Parameter]:
 
 def credentials(module: ModuleType) -> dict[str, type]:
     """Return a module's public credentials by name."""
-    return {name: getattr(module, name) for name in sorted(module.__all__) if name.endswith("Credential")}
+    named = {name: getattr(module, name) for name in sorted(module.__all__) if name.endswith("Credential")}
+    return {name: found for name, found in named.items() if not getattr(found, "_is_protocol", False)}
 
 
 def page() -> str:
@@ -179,11 +170,10 @@ def page() -> str:
             "",
             "## Credentials",
             "",
-            "| | blocking | awaiting | keywords beyond azure-identity's |",
+            "| | blocking | awaiting | keywords that azure-identity does not document |",
             "| --- | --- | --- | --- |",
             *_rows(),
             "",
-            *_not_taken(),
             "Every credential also takes the transport options of the",
             "[helper's README](../helper/README.md#options).",
             "",
@@ -211,23 +201,5 @@ def _rows() -> Iterator[str]:
         )
 
 
-def _not_taken() -> Iterator[str]:
-    if NOT_TAKEN:
-        yield "Not taken:"
-        yield ""
-        for (name, keyword), reason in sorted(NOT_TAKEN.items()):
-            yield f"- `{name}(…, {keyword}=…)`: {reason}"
-        yield ""
-
-
-@click.command()
-@click.option("--check", is_flag=True, help="Only tell whether the page is as it would be made.")
-def main(check: bool) -> None:
-    """Write the page on moving from azure-identity."""
-    if check:
-        sys.exit(0 if PAGE.read_text(encoding="utf-8") == page() else 1)
-    PAGE.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(page(), encoding="utf-8")
