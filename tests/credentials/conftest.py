@@ -20,6 +20,7 @@ from aiohttp import web
 import workload_identity
 import workload_identity.aio
 from testkit import loopback
+from testkit.azurite import ISSUING, Azurite, azurite
 from testkit.entra import EntraStandIn
 from testkit.entra.fixtures import CLIENT_ID, TENANT_ID, entra, issuer
 from testkit.entra.signing_in import device, people, person
@@ -234,6 +235,26 @@ def environment_of_child(pod: Pod) -> dict[str, str]:
 def trusting(entra: EntraStandIn) -> ssl.SSLContext:
     """Trust in the stand-in, for a test's own HTTP client."""
     return ssl.create_default_context(cafile=str(entra.ca_file))
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """A storage account that takes bearer tokens of Entra; those of `entra_of_azure`."""
+    with azurite(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
+
+
+@pytest.fixture
+def entra_of_azure(issuer: Issuer) -> Iterator[EntraStandIn]:
+    """A stand-in whose tokens name the issuer that Entra's do; a test that wants it calls it `entra`."""
+    with EntraStandIn(trust=[issuer.ca_file], issuing=ISSUING) as running:
+        running.register(
+            CLIENT_ID,
+            tenant_id=TENANT_ID,
+            issuer=issuer.url,
+            subject="system:serviceaccount:default:default",
+        )
+        yield running
 
 
 @dataclass

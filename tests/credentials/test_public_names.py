@@ -68,7 +68,7 @@ def test_every_name_is_told(module: object) -> None:
 def test_unknown_name() -> None:
     """It is told as any module does."""
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = workload_identity.nothing
+        _ = workload_identity.nothing  # type: ignore[attr-defined]
 
 
 def test_names_come_with_a_star() -> None:
