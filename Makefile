@@ -7,7 +7,7 @@ RUN := $(UV) run --locked --quiet
 KIT := $(RUN) python -m testkit
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo stop cluster test bench check format manifests clean
+.PHONY: help setup demo stop cluster test soak bench check format manifests clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).azurite
 	$(RUN) pytest $(ARGS)
 
+soak: $(UV) ## Show the great claims at their whole size: 1,000 pods, 10,000 cases, 100,000 hostile reviews (an hour)
+	$(KIT).binaries
+	$(RUN) pytest -m soak --full $(ARGS)
+
 bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute, LARGE=1: more)
 	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick) $(if $(LARGE),--large)
 
@@ -43,8 +47,9 @@ format: $(UV) ## Write the house's format
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-manifests: $(UV) ## Render manifests/install.yaml from the chart
+manifests: $(UV) ## Make anew what is kept of the chart and of azure-identity: manifests/, tables in docs
 	$(KIT).manifests
+	$(KIT).migration
 
 clean: ## Remove the environment and what tools left (not the cached binaries)
 	rm -rf .venv .tools .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,13 +1,74 @@
 """Fixtures that several folders of tests share."""
 
+import re
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from testkit.binaries import provide
 from testkit.control_plane import ControlPlane
+from testkit.tally import Tally
+
+TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Have the sizes chosen."""
+    parser.addoption("--full", action="store_true", help="give tests marked soak their full size")
+    parser.addoption("--seed", type=int, help="repeat the hostile reviews that a failure named by this seed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many cases hypothesis makes: the same few in every run, or many and always others."""
+    settings.register_profile("ordinary", derandomize=True)
+    settings.register_profile("full", max_examples=10_000, print_blob=True)
+    settings.load_profile("full" if config.getoption("full") else "ordinary")
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def show(line: str) -> None:
+        if config.getoption("full"):
+            with capture.global_and_fixture_disabled():
+                print(line, flush=True)
+
+    config.stash[TALLY] = Tally(show)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell of each long test how long it took, and of those by hypothesis how many cases it had."""
+    report = yield
+    if report.when == "call" and item.get_closest_marker("soak"):
+        statistics = getattr(item, "hypothesis_statistics", "")
+        cases = sum(map(int, re.findall(r"(\d+) passing", statistics)))
+        counted = f"{cases:,} cases, " if statistics else ""
+        item.config.stash[TALLY].tell(f"{item.nodeid}: {report.outcome}, {counted}{report.duration:.0f} s")
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Close long runs with what was counted."""
+    if config.getoption("full"):
+        terminalreporter.section("what was counted")
+        for line in config.stash[TALLY].lines:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Tally:
+    """Count, for people who wait and for the closing lines."""
+    return pytestconfig.stash[TALLY]
+
+
+@pytest.fixture
+def size(request: pytest.FixtureRequest) -> int:
+    """How many of what the test counts: the first number of its mark `soak`, the second one with --full."""
+    ordinary, full = request.node.get_closest_marker("soak").args
+    return int(full if request.config.getoption("full") else ordinary)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -120,8 +120,12 @@ def test_skipped_containers(listed: str | None, names: set[str]) -> None:
 
 
 def test_long_skip_list() -> None:
-    """A list of megabytes is split all the same."""
-    assert skipped_containers({contract.SKIP_CONTAINERS: "a;" * 1_000_000}) == {"a"}
+    """A list as long as Kubernetes stores is split; a longer one, which would take seconds, is refused."""
+    longest = "a;" * (contract.MAX_ANNOTATION // 2)
+
+    assert skipped_containers({contract.SKIP_CONTAINERS: longest}) == {"a"}
+    with pytest.raises(PodRefused, match=r"skip-containers of the pod: wanted at most 262144 .* 262145"):
+        skipped_containers({contract.SKIP_CONTAINERS: longest + ";"})
 
 
 PREFIX = contract.PREFIX
@@ -159,6 +163,16 @@ def test_warnings(
     found = identity_of(labels, pod, account, CLUSTER).warnings
 
     assert [part for part, warning in zip(warnings, found, strict=True) if part not in warning] == []
+
+
+def test_many_unknown_keys() -> None:
+    """Of a hundred thousand as many are told as an answer has warnings, the first of the alphabet."""
+    labels = {f"{PREFIX}{number:06d}": "" for number in range(100_000)}
+
+    found = identity_of(labels, {}, {}, CLUSTER).warnings
+
+    assert len(found) == contract.MOST_WARNINGS
+    assert "/000000" in found[0]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,16 @@
 """The API server wires pods by itself; the webhook is asked for the rest only."""
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import kubernetes.client
 import pytest
 
 from testkit.control_plane import ControlPlane
+from testkit.crowds import annotate_and_create, create_account, create_pod, together, wrongly_wired
 from testkit.installation import Served, serve
 from testkit.neighbours import later_webhook
 from testkit.processes import ProcessFailed
+from testkit.tally import Tally
 from testkit.workloads import CLIENT, LABELS, Namespace, env_of, eventually, fresh_namespace, pod
 from workload_identity_operator import contract
 
@@ -49,32 +49,41 @@ def reviews(served: Served, inside: Namespace) -> float:
 # With nobody to ask.
 
 
+IDENTITIES = 50
+
+
 @pytest.fixture(scope="module")
 def abandoned() -> Iterator[Namespace]:
-    """A namespace with a known ServiceAccount, and an operator that has gone since."""
+    """A namespace with known ServiceAccounts, and an operator that was killed since."""
     with ControlPlane() as plane, fresh_namespace(plane) as inside:
-        with serve(plane, {"azureTenantID": TENANT, "engine": "auto"}):
-            known(inside)
+        with serve(plane, {"azureTenantID": TENANT, "engine": "auto"}) as served:
+            together(lambda number: create_account(inside, number), IDENTITIES)
             inside.account("unknown", {})
+            eventually(
+                lambda: len(inside.get("podwiring", "workload-identity")["spec"]["identities"]) == IDENTITIES
+            )
+            known(inside)  # the last one, so who has that has all
+            served.operator.child.end(grace=0)
         yield inside
 
 
-def test_known_pods_are_wired_without_the_operator(abandoned: Namespace) -> None:
-    """1,000 pods created, half of them without the label, and every one has its identity."""
-    core: Any = kubernetes.client.CoreV1Api(abandoned.plane.client())
+@pytest.mark.soak(200, 1000)
+def test_known_pods_are_wired_without_the_operator(abandoned: Namespace, size: int, tally: Tally) -> None:
+    """Pods of fifty ServiceAccounts, half of them without the label: each has its own one's identity."""
 
     def create(number: int) -> None:
-        labels = dict(LABELS) if number % 2 else {}
-        manifest = pod(f"pod-{number}", "billing", metadata={"labels": labels | {"batch": "a"}})
-        core.create_namespaced_pod(abandoned.name, manifest)
+        create_pod(
+            abandoned, f"pod-{number}", number % IDENTITIES, LABELS if number // IDENTITIES % 2 else {}
+        )
+        tally.one("pods with nobody to ask")
 
-    with ThreadPoolExecutor(4) as people:
-        list(people.map(create, range(1000)))
+    together(create, size)
 
-    stored = abandoned.get("pods", "--selector=batch=a")["items"]
-    assert len(stored) == 1000
-    assert [one["metadata"]["name"] for one in stored if env_of(one) != WIRED] == []
+    stored = abandoned.get("pods")["items"]
+    assert len(stored) == size
+    assert wrongly_wired(abandoned, TENANT) == {}
     assert {tuple(ours(one)) for one in stored} == {(contract.POLICY_VOLUME,)}
+    tally.tell(f"operator killed, policy on: {size:,} pods created, {len(stored):,} wired, each checked")
 
 
 def test_opting_out(abandoned: Namespace) -> None:
@@ -169,21 +178,20 @@ def test_init_containers_and_annotations(inside: Namespace) -> None:
     }
 
 
-def test_no_pod_slips_between_the_engines(inside: Namespace) -> None:
-    """Annotated, and a labelled pod created at once: by policy or by webhook, each of 200 is wired right."""
-    core: Any = kubernetes.client.CoreV1Api(inside.plane.client())
+@pytest.mark.soak(200, 1000)
+def test_no_pod_slips_between_the_engines(inside: Namespace, size: int, tally: Tally) -> None:
+    """Annotated, and a labelled pod created at once: by policy or by webhook, each is wired right."""
+    refusals = annotate_and_create(inside, size, LABELS, tally)
 
-    def annotate_and_create(number: int) -> None:
-        name, client = f"sa-{number}", f"{number:08d}-0000-0000-0000-000000000000"
-        metadata = {"name": name, "annotations": {contract.CLIENT_ID: client}}
-        core.create_namespaced_service_account(inside.name, {"metadata": metadata})
-        core.create_namespaced_pod(inside.name, pod(f"pod-{number}", name))
-
-    with ThreadPoolExecutor(4) as people:
-        list(people.map(annotate_and_create, range(200)))
-
-    found = {one["metadata"]["name"]: env_of(one)["AZURE_CLIENT_ID"] for one in inside.get("pods")["items"]}
-    assert found == {f"pod-{n}": f"{n:08d}-0000-0000-0000-000000000000" for n in range(200)}
+    assert [why for why in refusals if "the same create may succeed later" not in why] == []
+    stored = inside.get("pods")["items"]
+    assert len(stored) == size
+    assert wrongly_wired(inside, TENANT) == {}
+    by_policy = [one for one in stored if ours(one) == [contract.POLICY_VOLUME]]
+    tally.tell(
+        f"policy and webhook: {size:,} times annotated and a pod at once, all wired "
+        f"({len(by_policy):,} by policy), {len(refusals)} refused at first"
+    )
 
 
 def test_pod_wired_by_hand_in_part_is_finished(inside: Namespace) -> None:

@@ -5,7 +5,6 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +13,19 @@ import kubernetes.client
 import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
-from kubernetes.client.exceptions import ConflictException
 
 from testkit.cases import read_cases, settings_of
 from testkit.control_plane import ControlPlane
-from testkit.installation import free_port, install_chart
-from testkit.workloads import CLIENT, eventually, pod
+from testkit.installation import RELEASE, Served, free_port, install_chart
+from testkit.tally import Tally
+from testkit.workloads import CLIENT, Namespace, eventually, pod
 from workload_identity_operator import contract
 from workload_identity_operator.accounts import ours
 from workload_identity_operator.compiling import compile_identities
+from workload_identity_operator.errors import PodRefused
 from workload_identity_operator.identity import identity_of
+from workload_identity_operator.settings import Settings
+from workload_identity_operator.sidecar import sidecar_of
 from workload_identity_operator.wiring import wire
 
 Json = dict[str, Any]
@@ -53,19 +55,24 @@ class Cluster:
     namespaces: Mapping[str, str]
 
     def create(self, namespace: str, manifest: Json) -> Json:
-        """Return a pod as it would be stored; the raw one, for the client's models know no odd pods.
+        """Return a pod as it would be stored. Raises Refused when it would not be."""
+        return dry_run(self.plane, namespace, manifest)
 
-        Raises:
-            Refused: The API server refuses it.
-        """
-        client: Any = self.plane.client()  # its inside has no types
-        url = f"{self.plane.server}/api/v1/namespaces/{namespace}/pods?dryRun=All"
-        headers = {"Content-Type": "application/json", **client.default_headers}
-        answer = client.rest_client.request("POST", url, headers=headers, body=manifest)
-        stored: Json = json.loads(answer.read())
-        if answer.status != 201:
-            raise Refused(stored["message"])
-        return stored
+
+def dry_run(plane: ControlPlane, namespace: str, manifest: Json) -> Json:
+    """Return a pod as it would be stored; the raw one, for the client's models know no odd pods.
+
+    Raises:
+        Refused: The API server refuses it.
+    """
+    client: Any = plane.client()  # its inside has no types
+    url = f"{plane.server}/api/v1/namespaces/{namespace}/pods?dryRun=All"
+    headers = {"Content-Type": "application/json", **client.default_headers}
+    answer = client.rest_client.request("POST", url, headers=headers, body=manifest)
+    stored: Json = json.loads(answer.read())
+    if answer.status != 201:
+        raise Refused(stored["message"])
+    return stored
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +223,6 @@ ANNOTATIONS = {
     contract.EXPIRATION: ("", "3600", "+7200", "007200", "86401", "4000"),
     contract.SKIP_CONTAINERS: ("", "a", "a;b", "a; b", ";", "A"),
     contract.INJECT_PROXY: ("false", "FALSE", "true", ""),
-    contract.PREFIX + "use-" + SUFFIX: ("false", "true"),
     "team": ("a",),
 }
 
@@ -279,45 +285,127 @@ generated = st.fixed_dictionaries(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Three namespaces with the same ServiceAccounts, in a cluster that a running operator serves.
+
+    The chart leaves two of them alone, for their label. All pods of one of these are sent to the webhook,
+    also those that the policy would have wired.
+    """
+
+    plane: ControlPlane
+    settings: Settings
+    policy: str
+    webhook: str
+    neither: str
+
+    def create(self, namespace: str, manifest: Json) -> Json | None:
+        """Return a pod as it would be stored there; None when it would be refused."""
+        try:
+            return dry_run(self.plane, namespace, manifest)
+        except Refused:
+            return None
+
+    def by_hand(self, bare: Json, account: Mapping[str, str]) -> Json | None:
+        """Return what `wire` makes of a pod that no engine has touched, as it would be stored."""
+        labels, annotations = (bare["metadata"].get(key, {}) for key in ("labels", "annotations"))
+        try:
+            sidecar = sidecar_of(annotations, bare["spec"], self.settings.proxy, None, native=True)
+            wiring = wire(bare, identity_of(labels, annotations, account, self.settings), sidecar)
+        except PodRefused:
+            return None
+        return self.create(self.neither, pasted(jsonpatch.apply_patch(bare, wiring.operations)))
+
+
 @pytest.fixture(scope="module")
-def mixed(cluster: Cluster) -> str:
-    """Return a namespace with all those accounts, their table known to the API server."""
-    core: Any = kubernetes.client.CoreV1Api(cluster.plane.client())
-    core.create_namespace({"metadata": {"name": "mixed", "labels": {"wired": "yes"}}})
-    for account in ACCOUNTS:
-        core.create_namespaced_service_account("mixed", {"metadata": {"name": account}})
-        with suppress(ConflictException):
-            core.create_namespaced_service_account(UNWIRED, {"metadata": {"name": account}})
-    compiled = compile_identities(ACCOUNTS, settings_of({}))
-    assert compiled
-    write(kubernetes.client.CustomObjectsApi(cluster.plane.client()), "mixed", compiled.spec)
-    eventually(lambda: "volumes" in cluster.create("mixed", complete(pod("web", "billing")))["spec"])
-    return "mixed"
+def engines(served: Served) -> Iterator[Engines]:
+    """Have every pod of one namespace sent to the webhook, and wait until both engines know the accounts."""
+    plane, alone = served.plane, "webhook-alone"
+    of_it = {"matchLabels": {"kubernetes.io/metadata.name": alone}}
+    found = plane.get("mutatingwebhookconfiguration", RELEASE)
+    (webhook,) = found["webhooks"]
+    webhook |= {"objectSelector": {}, "matchConditions": [], "namespaceSelector": of_it}
+    configuration = {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": {"name": alone}}
+    as_served = settings_of({"settings": {**served.environ, "--log-level": "info"}})
+    three = Engines(plane, as_served, "policy-too", alone, "neither")
+    for name in (three.policy, three.webhook, three.neither):
+        plane.create_namespace(name)
+        if name != three.policy:
+            plane.kubectl("label", "namespace", name, "control-plane=true")
+        for account, annotations in ACCOUNTS.items():
+            Namespace(plane, name).account(account, {} if name == three.neither else annotations)
+    plane.kubectl("create", "--filename=-", given=json.dumps(configuration | {"webhooks": [webhook]}))
+    last = complete(pod("web", "nameless"))  # of those that can be wired: who knows it knows all
+    eventually(lambda: volumes_of(three.create(three.policy, last)) == [contract.POLICY_VOLUME])
+    eventually(lambda: volumes_of(three.create(three.webhook, last)))
+    yield three
+    plane.kubectl("delete", "mutatingwebhookconfiguration", alone)
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
-@given(manifest=generated)
-def test_any_pod(cluster: Cluster, mixed: str, manifest: Json) -> None:
-    """Whatever the policy wires is what the webhook would have made of it; else it is left as it was."""
-    try:
-        found = normal(cluster.create(mixed, complete(manifest)))
-        bare = cluster.create(UNWIRED, complete(manifest))
-    except Refused:
-        assume(False)  # no such pod reaches either engine
-    metadata, account = bare["metadata"], ACCOUNTS[manifest["spec"]["serviceAccountName"]]
-    labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
-    if found == normal(copy.deepcopy(bare)):
-        event("left")
-        # Wired by hand already, or it is not plain.
-        plain = is_plain({"pod": bare, "account": account})
-        assert not plain
-        return
-    event("wired")
-    wiring = wire(bare, identity_of(labels, annotations, account, settings_of({})))
-    applied = jsonpatch.apply_patch(bare, wiring.operations)
+def volumes_of(stored: Json | None) -> list[str]:
+    """Return the names of a pod's volumes; none of a pod that is refused."""
+    return [volume["name"] for volume in (stored or {"spec": {}})["spec"].get("volumes", ())]
+
+
+def pasted(stored: Json) -> Json:
+    """Return a stored pod as someone writes it who copied it."""
+    found = {key: copy.deepcopy(stored[key]) for key in KEPT}
     for made in ("uid", "creationTimestamp", "namespace", "managedFields", "generation"):
-        applied["metadata"].pop(made, None)
-    assert labels.get(contract.USE_LABEL) != "false"
-    assert found == normal(cluster.create(UNWIRED, {key: applied[key] for key in KEPT}))
+        found["metadata"].pop(made, None)
+    return found
+
+
+def lost(before: Any, after: Any) -> bool:
+    """Whether something of the author's is missing, changed or in another order.
+
+    What has one of our names is not theirs.
+    """
+    if isinstance(before, dict):
+        if before.get("name") == "ours":
+            return False
+        return not isinstance(after, dict) or any(
+            key not in after or lost(before[key], after[key]) for key in before
+        )
+    if isinstance(before, list):
+        kept = [
+            one for one in after if not (isinstance(one, dict) and str(one.get("name")).startswith("azwi-"))
+        ]
+        return len(kept) < len(before) or any(map(lost, before, kept))
+    return bool(before != after)
+
+
+@pytest.mark.soak
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(manifest=generated)
+def test_any_pod(engines: Engines, tally: Tally, manifest: Json) -> None:
+    """Policy and webhook make of it what `wire` does, lose nothing, and leave what they made as it is."""
+    bare = engines.create(engines.neither, complete(manifest))
+    assume(bare is not None)  # no such pod reaches either engine
+    assert bare is not None
+    account = ACCOUNTS[manifest["spec"]["serviceAccountName"]]
+    plain = is_plain({"pod": bare, "account": account})
+    unwired = normal(copy.deepcopy(bare))
+    wanted = engines.by_hand(bare, account)
+    by_webhook = engines.create(engines.webhook, complete(manifest))
+    by_policy = engines.create(engines.policy, complete(manifest))
+
+    assert same(by_webhook, wanted)
+    if plain:
+        assert volumes_of(by_policy)[-1:] == [contract.POLICY_VOLUME]
+        assert same(by_policy, wanted)
+    elif by_policy is None or normal(copy.deepcopy(by_policy)) != unwired:
+        # The webhook's, whom the chart asks for labelled pods.
+        assert same(by_policy, wanted)
+    for namespace, stored in ((engines.webhook, by_webhook), (engines.policy, by_policy)):
+        if stored is not None:
+            assert not lost(unwired, normal(copy.deepcopy(stored)))
+            assert same(engines.create(namespace, pasted(stored)), stored)
+    event("plain" if plain else "refused" if wanted is None else "the webhook's")
+    tally.one("pods by policy, webhook and wire")
+
+
+def same(one: Json | None, other: Json | None) -> bool:
+    """Whether both are refused, or both the same pod but for the name of the token's volume."""
+    if one is None or other is None:
+        return one is other
+    return normal(copy.deepcopy(one)) == normal(copy.deepcopy(other))

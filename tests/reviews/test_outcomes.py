@@ -365,6 +365,7 @@ pods = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.soak
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pods, values | st.just("shop"))
 async def test_any_pod_is_answered(pod: Json, namespace: Any) -> None:

@@ -123,4 +123,4 @@ def test_type_checkers_know_every_option() -> None:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
 
-    assert names == Options.__annotations__.keys() | module._WITHOUT_EFFECT
+    assert names == Options.__annotations__.keys() | module.WITHOUT_EFFECT

@@ -20,6 +20,7 @@ from workload_identity import (
     CredentialUnavailableError,
     DeviceCodeCredential,
     InteractiveBrowserCredential,
+    ManagedIdentityCredential,
     SupportsTokenInfo,
     TokenCachePersistenceOptions,
     TokenCredential,
@@ -53,6 +54,9 @@ explicit = WorkloadIdentityCredential(
 )
 WorkloadIdentityCredential(tenant="a-tenant")  # type: ignore[call-arg]
 WorkloadIdentityCredential(timeout="60")  # type: ignore[arg-type]
+ManagedIdentityCredential(client_id="a-client", shared_cache=False, timeout=60)
+aio.ManagedIdentityCredential(identity_config={"object_id": "an-object"})
+ManagedIdentityCredential(object_id="an-object")  # type: ignore[call-arg]
 
 token: AccessToken = credential.get_token("a-scope", claims=None, tenant_id="a-tenant", enable_cae=True)
 text: str = token.token

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import jsonpatch
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from workload_identity_operator.identity import Identity
 from workload_identity_operator.wiring import volume_name, wire
 
 Json = dict[str, Any]
+
+pytestmark = pytest.mark.soak
 
 KINDS = ("initContainers", "containers")
 NAMES = ("app", "side", "init", "other")

@@ -17,6 +17,8 @@ from workload_identity_operator.wiring import wire
 
 Json = dict[str, Any]
 
+pytestmark = pytest.mark.soak
+
 KINDS = ("initContainers", "containers")
 OURS = (contract.PROXY_NAME, contract.PROXY_INIT_NAME)
 NAMES = (*OURS, "app", "side", "init")

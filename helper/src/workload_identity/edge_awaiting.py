@@ -8,12 +8,12 @@ import sys
 from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any, Self
 
-from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Block, Call, Lend, Response, Send, Unreachable, Wait
+from workload_identity.edge import between, perform_at_once, question
+from workload_identity.steps import Ask, Block, Call, Lend, Response, Run, Send, Share, Unreachable, Wait
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     import httpx
@@ -36,8 +36,8 @@ class Performer:
         self._options = options
         self._proxy = proxy
         self._clock = clock
-        # Opened when they are needed, by whether they are for this machine alone.
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        # Opened when they are needed, by whether they are for this machine alone, and what is trusted there.
+        self._clients: dict[tuple[bool, str], httpx.AsyncClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,11 +55,10 @@ class Performer:
             case Wait(shortest, longest):
                 await asyncio.sleep(between(shortest, longest))
                 return None
-            case Ask(credential, scopes, options):
-                return await _ask(credential, scopes, options)
-            case Call(function):
-                result = function()
-                return await result if inspect.isawaitable(result) else result
+            case Ask() | Call():
+                return await _called(step.function if isinstance(step, Call) else question(step))
+            case Share() | Run():
+                return await _seldom(step)
             case Block(function):
                 return await asyncio.to_thread(function)
             case Lend(borrower):
@@ -101,7 +100,7 @@ class Performer:
             if address.secure:
                 from workload_identity.trust import context_for  # noqa: PLC0415 - not for this machine's own
 
-                tls = self._trusted(context_for)
+                tls = self._trusted(step, context_for)
                 name = (self._proxy and self._proxy.server_name) or address.host
             async with asyncio.timeout(sending.connecting(step, self._options, left)):
                 reader, writer = await asyncio.open_connection(
@@ -127,9 +126,11 @@ class Performer:
             if writer is not None:
                 writer.transport.abort()
 
-    def _trusted(self, context_for: Callable[[Options, TokenProxy | None], ssl.SSLContext]) -> ssl.SSLContext:
+    def _trusted(
+        self, step: Send, context_for: Callable[[Send, Options, TokenProxy | None], ssl.SSLContext]
+    ) -> ssl.SSLContext:
         try:
-            return context_for(self._options, self._proxy)
+            return context_for(step, self._options, self._proxy)
         except (OSError, ValueError) as failure:
             raise Unreachable("fault", f"{failure} ({type(failure).__name__})") from failure
 
@@ -157,7 +158,8 @@ class Performer:
     def _connect(self, step: Send) -> httpx.AsyncClient:
         from workload_identity import http  # noqa: PLC0415 - imports httpx
 
-        client = self._clients.get(step.direct)
+        kind = step.direct, step.thumbprint
+        client = self._clients.get(kind)
         if client is None:
             given: Any = self._options.transport
             if hasattr(given, "stream"):
@@ -167,8 +169,24 @@ class Performer:
                     step, self._options, self._proxy, http.httpx.AsyncHTTPTransport
                 )
                 client = http.httpx.AsyncClient(**arguments)
-            self._clients[step.direct] = client
+            self._clients[kind] = client
         return client
+
+
+async def _seldom(step: Share | Run) -> object:
+    """Perform a step of chains or of tools: their modules are loaded for those alone."""
+    if isinstance(step, Run):
+        from workload_identity.edge_processes import run_awaiting  # noqa: PLC0415 - see above
+
+        return await run_awaiting(step)
+    from workload_identity.awaiting import obtain  # noqa: PLC0415 - see above
+
+    return await obtain(step.order, set())  # nothing to renew
+
+
+async def _called(function: Callable[[], object]) -> object:
+    result = function()
+    return await result if inspect.isawaitable(result) else result
 
 
 class _Loan:
@@ -195,12 +213,6 @@ class _Loan:
             self._ended = True
             if self._running is not None:
                 self._running.cancel()
-
-
-async def _ask(credential: Any, scopes: tuple[str, ...], options: Mapping[str, Any]) -> object:
-    if hasattr(credential, "get_token_info"):
-        return await credential.get_token_info(*scopes, **({"options": options} if options else {}))
-    return await credential.get_token(*scopes, **options)
 
 
 def fits(transport: Any) -> bool:

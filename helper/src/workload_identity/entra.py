@@ -48,6 +48,8 @@ _TRANSIENT = frozenset({70021, 90061, 50166})
 _END_OF_TIME = 1e11
 """Seconds; a larger number is no lifetime and no date."""
 _LONGEST_NUMBER = 20
+_DATES = ("%m/%d/%Y %H:%M:%S +00:00", "%m/%d/%Y %I:%M:%S %p +00:00")
+"""Of App Service's API of 2017, on Linux and on Windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,7 @@ def _held(payload: dict[str, Any], response: Response) -> Held:
     ):
         raise ValueError("access_token was wanted, found none that is usable")
     lasts = seconds(payload.get("expires_in"))
-    ends = seconds(payload.get("expires_on"))
+    ends = moment(payload.get("expires_on"))
     if lasts is None and ends is None:
         raise ValueError("expires_in or expires_on was wanted, found neither")
     kind = payload.get("token_type")
@@ -294,6 +296,25 @@ def seconds(value: object) -> int | None:
     if not -_END_OF_TIME < number < _END_OF_TIME:
         raise ValueError("a number of seconds was wanted, found something else")
     return math.floor(number)
+
+
+def moment(value: object) -> int | None:
+    """Return whole seconds since the epoch: of what `seconds` takes, or of a date in UTC; None for None.
+
+    Raises:
+        ValueError: Anything else; the message does not quote it.
+    """
+    if not isinstance(value, str) or "/" not in value:
+        return seconds(value)
+    from calendar import timegm  # noqa: PLC0415 - hardly any server sends dates
+    from time import strptime  # noqa: PLC0415
+
+    for form in _DATES:
+        try:
+            return timegm(strptime(value, form))
+        except ValueError:
+            continue
+    raise ValueError("a date such as '11/21/2026 13:05:00 +00:00' was wanted, found something else")
 
 
 def _text(value: object) -> str | None:

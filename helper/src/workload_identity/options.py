@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         disable_instance_discovery: bool
 
 
-_WITHOUT_EFFECT = frozenset(
+WITHOUT_EFFECT = frozenset(
     {
         "connection_data_block_size",
         "disable_instance_discovery",  # nothing is ever discovered
@@ -153,7 +153,7 @@ def options_of(given: Mapping[str, Any], known: Iterable[str]) -> Options:
     Raises:
         ValueError: A value that cannot work.
     """
-    for name in given.keys() - Options.__annotations__.keys() - _WITHOUT_EFFECT:
+    for name in given.keys() - Options.__annotations__.keys() - WITHOUT_EFFECT:
         _warn(name, known)
     return Options({name: value for name, value in given.items() if name in Options.__annotations__})
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from workload_identity.steps import Response
 
 _CODE = re.compile(r"AADSTS(\d{1,9})")
+_CORRELATION = re.compile(r"Correlation ID: ([0-9A-Fa-f-]{36})")
 _OK = 200
 NOT_JSON = object()
 """In place of the content of an answer that has none, or none that can be read."""
@@ -70,7 +71,7 @@ def refusal_of(response: Response, payload: object, problem: str, *secrets: str)
     if not isinstance(payload, dict):
         found = "nothing" if payload is None else f"a JSON {_KINDS[type(payload)]}"
         return Refusal(f"a JSON object was wanted, found {found} (status {response.status})", fields)
-    if payload.get("error") is not None:
+    if payload.get("error") is not None or isinstance(payload.get("message"), str):
         return _stated(payload, response, fields, *secrets)
     return Refusal(f"{problem} (status {response.status}; fields: {_names(payload)})", fields)
 
@@ -114,7 +115,7 @@ def _no_json(response: Response, text: str, *secrets: str) -> str:
     turned = f" It redirects to {_site(target)}, which is not followed." if target else ""
     return (
         f"a JSON object was wanted, found an answer with status {response.status} and content type {kind!r},"
-        f" {found}.{turned} Is it Entra that answers there, or a proxy or portal in between?"
+        f" {found}.{turned} Is it the token service that answers there, or a proxy or portal in between?"
     )
 
 
@@ -123,9 +124,11 @@ def _site(url: str) -> str:
 
 
 def _stated(payload: dict[str, Any], response: Response, fields: dict[str, Any], *secrets: str) -> Refusal:
-    error: Any = payload["error"]
+    error: Any = payload.get("error")
     description: Any = payload.get("error_description")
-    if isinstance(error, dict):
+    if error is None:  # as Azure's hosts of managed identities say it
+        error, description = payload.get("code") or response.status, payload["message"]
+    elif isinstance(error, dict):
         error, description = error.get("code"), error.get("message")
     said = redacted(str(description), *secrets) if isinstance(description, str) else ""
     codes = payload.get("error_codes")
@@ -142,6 +145,8 @@ def _stated(payload: dict[str, Any], response: Response, fields: dict[str, Any],
     fields["claims"] = (
         claims if isinstance(claims, str) and not any(map(claims.__contains__, secrets)) else None
     )
+    told = _CORRELATION.search(said)
+    fields["correlation_id"] = fields["correlation_id"] or (told and told[1])
     fields["error_codes"] = fields["error_codes"] or [int(code) for code in _CODE.findall(said)]
     fields["trace_id"] = fields["trace_id"] or response.headers.get("x-ms-request-id")
     return Refusal(f"{fields['error']}: {said or 'no description'}", fields)

@@ -92,3 +92,10 @@ WEBHOOK_NAME: Final = "mutation.azure-workload-identity.io"
 WEBHOOK_PATH: Final = "/mutate-v1-pod"
 MAX_REVIEW_BYTES: Final = 7 * 1024 * 1024
 """A longer review is refused with 413 before it is read."""
+MAX_REVIEW_PARTS: Final = 250_000
+"""Braces, brackets and commas of a review. A pod that can be stored has tens of thousands; the millions that
+fit into the bytes above take seconds, and more memory than the operator has."""
+MAX_ANNOTATION: Final = 256 * 1024
+"""Characters; Kubernetes stores no more in all annotations of an object."""
+MOST_WARNINGS: Final = 5
+"""Of a review; the API server cuts all of them off when they are too many."""

@@ -93,7 +93,8 @@ def identity_of(
         defaults: The operator's settings.
 
     Raises:
-        PodRefused: The token expiration is not a whole number or out of bounds.
+        PodRefused: The token expiration is not a whole number or out of bounds, or the list of
+            containers to skip is too long.
     """
     known, endpoint = contract.POD_ANNOTATIONS, defaults.token_endpoint
     if endpoint:
@@ -142,8 +143,18 @@ def token_expiration(pod: Mapping[str, str], account: Mapping[str, str]) -> int:
 
 
 def skipped_containers(annotations: Mapping[str, str]) -> frozenset[str]:
-    """Return the container names that the pod's annotation lists, separated by `;`."""
-    names = annotations.get(contract.SKIP_CONTAINERS, "").split(";")
+    """Return the container names that the pod's annotation lists, separated by `;`.
+
+    Raises:
+        PodRefused: The annotation is longer than Kubernetes would store.
+    """
+    listed = annotations.get(contract.SKIP_CONTAINERS, "")
+    if len(listed) > contract.MAX_ANNOTATION:
+        raise PodRefused(
+            f"annotation {contract.SKIP_CONTAINERS} of the pod: wanted at most {contract.MAX_ANNOTATION} "
+            f"characters, found {len(listed)}"
+        )
+    names = listed.split(";")
     return frozenset(name.strip(_WHITE_SPACE) for name in names) - {""}
 
 
@@ -160,11 +171,8 @@ def account_warnings(account: Mapping[str, str]) -> Sequence[str]:
 
 def _unknown_keys(kind: str, present: Mapping[str, str], known: frozenset[str]) -> Sequence[str]:
     """Tell of keys under our prefix that mean nothing there: typos, and keys on the wrong object."""
-    return [
-        f"{kind} {quoted(key, 56)} {_advice(key)}"
-        for key in sorted(present)
-        if key.startswith(contract.PREFIX) and key not in known
-    ]
+    unknown = sorted(key for key in present if key.startswith(contract.PREFIX) and key not in known)
+    return [f"{kind} {quoted(key, 56)} {_advice(key)}" for key in unknown[: contract.MOST_WARNINGS]]
 
 
 def _advice(key: str) -> str:

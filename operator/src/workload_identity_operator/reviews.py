@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 
+from workload_identity_operator import contract
 from workload_identity_operator.errors import PodRefused
 from workload_identity_operator.shapes import Json, mapping, text
 
@@ -22,12 +23,13 @@ V1: Final = "admission.k8s.io/v1"
 VERSIONS: Final = frozenset({V1, "admission.k8s.io/v1beta1"})
 CONTENT_TYPE: Final = "application/json"
 
-MOST_WARNINGS: Final = 5
 LONGEST_WARNING: Final = 120
-"""Characters; the API server cuts longer ones off, and all of them when they are too many."""
+"""Characters; the API server cuts longer ones off."""
 
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_LARGEST_MENDED: Final = 1024 * 1024
+"""Bytes. An API server has no lone surrogates to send; mending takes twenty times a body's size in memory."""
 
 
 class NoReview(Exception):  # noqa: N818 - what was received
@@ -69,8 +71,12 @@ def read_review(body: bytes) -> Review:
     """Return the review.
 
     Raises:
-        NoReview: Not JSON, nested too deeply, or not of an admission review's shape.
+        NoReview: Not JSON, nested too deeply, of too many parts, or not of an admission review's shape.
     """
+    if (parts := sum(map(body.count, b"{[,"))) > contract.MAX_REVIEW_PARTS:
+        raise NoReview(
+            f"wanted at most {contract.MAX_REVIEW_PARTS} braces, brackets and commas, found {parts}", 413
+        )
     received = _decoded(body.removeprefix(b"\xef\xbb\xbf"))
     try:
         review = mapping(received, "review")
@@ -112,7 +118,7 @@ def _decoded(body: bytes) -> object:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if _SURROGATE.search(body):
+        if len(body) <= _LARGEST_MENDED and _SURROGATE.search(body):
             # Lone ones are read as U+FFFD by the API server's decoder; orjson refuses them.
             with suppress(ValueError, RecursionError):
                 plain = json.dumps(json.loads(body.decode()), ensure_ascii=False)
@@ -130,7 +136,7 @@ def allowed(
         response["patchType"] = "JSONPatch"
         response["patch"] = b64encode(orjson.dumps(operations)).decode("ascii")
     if warnings:
-        response["warnings"] = [_short(warning) for warning in warnings[:MOST_WARNINGS]]
+        response["warnings"] = [_short(warning) for warning in warnings[: contract.MOST_WARNINGS]]
     return _answer(review.api_version, response)
 
 
