@@ -27,14 +27,15 @@ cluster: $(UV) ## Keep a control plane running until Ctrl-C and print its KUBECO
 
 test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).binaries
+	$(KIT).azurite
 	$(RUN) pytest $(ARGS)
 
 soak: $(UV) ## Show the great claims at their whole size: 1,000 pods, 10,000 cases, 100,000 hostile reviews (an hour)
 	$(KIT).binaries
 	$(RUN) pytest -m soak --full $(ARGS)
 
-bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute)
-	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick)
+bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute, LARGE=1: more)
+	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick) $(if $(LARGE),--large)
 
 check: $(UV) ## Lint, types, layers
 	$(RUN) ruff check .

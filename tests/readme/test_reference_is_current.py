@@ -60,8 +60,9 @@ def test_rights(role: str) -> None:
             ("serviceaccounts", ("get", "list", "watch"), False),
             ("podwirings", ("get", "list", "watch", "create", "patch", "delete"), False),
             ("podwirings/status", ("get", "patch"), False),
-            ("mutatingwebhookconfigurations", ("get", "patch"), True),
+            ("mutatingwebhookconfigurations", ("patch",), True),
+            ("mutatingwebhookconfigurations", ("get",), False),
         },
-        "role": {("secrets", ("get", "patch"), True)},
+        "role": {("secrets", ("get", "patch"), True), ("configmaps", ("get", "list", "watch"), True)},
     }
     assert granted == wanted[role]

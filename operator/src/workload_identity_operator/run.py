@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import random
 import signal
 from collections.abc import Callable
 from typing import Final
 
+import aiohttp
 import kopf
 
 from workload_identity_operator import admission, certificates, trust, upgrades
@@ -15,6 +17,7 @@ from workload_identity_operator.health import Health
 from workload_identity_operator.kube import ApiError, Cluster, KubeApi
 from workload_identity_operator.metrics import Metrics
 from workload_identity_operator.podwirings import PodWirings
+from workload_identity_operator.repairs import Repairs
 from workload_identity_operator.reviews import Review
 from workload_identity_operator.serving import AdmissionServer, probes
 from workload_identity_operator.settings import Settings
@@ -23,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 _RETRY_AFTER: Final = 2.0
 """Seconds."""
+_LIST_EVERY: Final = 10 * 60.0
+"""Seconds between listings of all ServiceAccounts, at most; at least half of it."""
 _LOOK_AT_FILES_EVERY: Final = 10.0
 """Seconds."""
 
@@ -35,7 +40,7 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
         ExceptionGroup: Something broke that a restart may mend.
     """
     health, metrics = Health(), Metrics()
-    async with cluster.open() as session:
+    async with cluster.open(aiohttp.ClientResponse) as session:
         api = KubeApi(cluster.server, session)
         accounts = Accounts(api.service_account, metrics.looked_up)
         wirings = PodWirings(api, accounts, settings)
@@ -61,8 +66,9 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
             _log.info("starting", extra={name: f"http://{where}" for name, where in addresses.items()})
             async with asyncio.TaskGroup() as duties:
                 tasks = [
-                    duties.create_task(_fill(accounts, api, health, wirings)),
+                    duties.create_task(_keep_table(accounts, api, health, wirings)),
                     duties.create_task(wirings.run()),
+                    duties.create_task(Repairs(api, settings, metrics).run()),
                     duties.create_task(upgrades.follow(api, health, take_version)),
                     duties.create_task(_keep_certificate(api, settings, health, load)),
                 ]
@@ -99,22 +105,29 @@ async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) 
         signals.cancel()
 
 
-async def _fill(accounts: Accounts, api: KubeApi, health: Health, wirings: PodWirings) -> None:
-    """List all ServiceAccounts once: kopf does not say when its own first listing is through."""
-    told = ""
+async def _keep_table(accounts: Accounts, api: KubeApi, health: Health, wirings: PodWirings) -> None:
+    """List all ServiceAccounts: at start, and now and then.
+
+    kopf does not say when its own first listing is through, nor what was deleted while its watch was away.
+    """
+    told, complete = "", False
     while True:
+        pause = random.uniform(_LIST_EVERY / 2, _LIST_EVERY)  # noqa: S311 - so that replicas take turns
         try:
             await accounts.fill(api.service_accounts())
+            told = ""
         except ApiError as error:
             if str(error) != told:
                 told = str(error)
                 _log.warning("ServiceAccounts could not be listed: %s", told)
-            await asyncio.sleep(_RETRY_AFTER)
+            pause = pause if complete else _RETRY_AFTER
         else:
-            break
-    _log.info("the table of ServiceAccounts is filled", extra={"identities": len(accounts)})
-    health.met("table")
-    wirings.start()
+            if not complete:
+                complete = True
+                _log.info("the table of ServiceAccounts is filled", extra={"identities": len(accounts)})
+                health.met("table")
+                wirings.start()
+        await asyncio.sleep(pause)
 
 
 async def _keep_certificate(
