@@ -35,6 +35,10 @@ _LOOK_EVERY: Final = 1.0
 """Seconds between looks at all connections: a timer for each request would cost more than parsing it."""
 _SHUTDOWN: Final = 5.0
 """Seconds that answers may take which are being made when the server ends."""
+MOST_HELD: Final = 32 * 1024 * 1024
+"""Bytes of all large bodies that are arriving: who sends many of them slowly must not have our memory."""
+_SMALL: Final = 64 * 1024
+"""Bytes of a body that do not count there: a review of a pod as people write it is always taken."""
 _LARGEST_HEAD: Final = 32 * 1024
 """Bytes of request line and fields that may follow those which came first; there are a few hundred."""
 _MOST_WAITING: Final = 2
@@ -80,6 +84,7 @@ class _Server:
     refuse: Refuse
     largest_body: int
     connections: set["_Connection"]
+    held: int = 0
     date: bytes = b""
 
 
@@ -147,6 +152,7 @@ class _Connection(asyncio.Protocol):
         self._head = True
         self._body: list[bytes] = []
         self._length = 0
+        self._held = 0
 
     # What the event loop tells.
 
@@ -159,6 +165,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._server.connections.discard(self)
+        self._release()
         self._parser = None  # which knows us
         self._deaf = True
         self.resume_writing()
@@ -183,6 +190,7 @@ class _Connection(asyncio.Protocol):
                     self._refuse_large()  # endless fields after the body, or chunks of a byte
 
     def pause_writing(self) -> None:
+        self._since = self._loop.time()
         self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
@@ -212,16 +220,24 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._length += len(body)
-        if self._length <= self._server.largest_body:
-            self._body.append(body)
+        if self._length > self._server.largest_body:
+            if not self._deaf:
+                self._refuse_large()
         elif not self._deaf:
-            self._refuse_large()
+            self._body.append(body)
+            if self._length > _SMALL:
+                self._server.held += self._length - self._held
+                self._held = self._length
+                if self._server.held > MOST_HELD:
+                    self._body.clear()
+                    self._refuse(503, "too many large requests at once, try again later")
 
     def on_message_complete(self) -> None:
         parser = self._parser
         if parser is None or self._deaf:
             return
         self._coming = False
+        self._release()
         if parser.should_upgrade():  # a body is not looked for then
             self._refuse(400, "wanted plain HTTP/1.1, found a request for another protocol")
             return
@@ -240,6 +256,8 @@ class _Connection(asyncio.Protocol):
         """End it if it takes too long."""
         waited = now - self._since
         if self._making:
+            if self._writable and waited > READ_TIMEOUT:
+                self._transport.abort()  # it does not read its answers
             return
         if self._deaf and waited > _LINGER:
             self._transport.abort()
@@ -255,12 +273,18 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
         return self._making
 
+    def _release(self) -> None:
+        self._server.held -= self._held
+        self._held = 0
+
     def _refuse_large(self) -> None:
         self._body.clear()
         self._refuse(413, f"wanted at most {self._server.largest_body} bytes, found more")
 
     def _refuse(self, status: int, message: str) -> None:
         self._coming = False
+        self._release()
+        self._body.clear()
         self._lingers = True
         self._put(self._server.refuse(status, message), last=True)
 
