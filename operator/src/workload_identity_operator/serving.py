@@ -58,7 +58,6 @@ class AdmissionServer:
         self._admit = admit
         self._health = health
         self._metrics = metrics
-        self._held = 0
         self._certified = asyncio.Event()
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.minimum_version = minimum
