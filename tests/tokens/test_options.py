@@ -118,8 +118,7 @@ def test_type_checkers_know_every_option() -> None:
     ]
     names = {
         node.target.id
-        for one in typed
-        for node in one.body
+        for node in (member for kind in typed for member in kind.body)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
 
