@@ -182,7 +182,7 @@ def rights(release: Release, account: str, namespace: str) -> set[tuple[str, ...
 
 @pytest.mark.parametrize("values", [{}, OUTSIDE], ids=["inside", "outside"])
 def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]) -> None:
-    """Beyond what everyone may do: read ServiceAccounts, keep PodWirings, one configuration, one Secret."""
+    """Beyond what everyone may do: read ServiceAccounts and webhooks, keep PodWirings and one object each."""
     tables = ("get", "list", "watch", "create", "patch", "delete")
     everywhere = {
         *((verb, contract.POD_WIRING_GROUP, contract.POD_WIRINGS, "*") for verb in tables),
@@ -191,7 +191,13 @@ def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]
             for verb in ("get", "patch")
         ),
         *((verb, "", "serviceaccounts", "*") for verb in ("get", "list", "watch")),
-        *((verb, ADMISSION, "mutatingwebhookconfigurations", release.fullname) for verb in ("get", "patch")),
+        *((verb, ADMISSION, "mutatingwebhookconfigurations", "*") for verb in ("get", "list", "watch")),
+        ("patch", ADMISSION, "mutatingwebhookconfigurations", release.fullname),
+        *(
+            (verb, ADMISSION, "mutatingadmissionpolicybindings", release.fullname)
+            for verb in ("get", "list", "watch", "patch")
+        ),
+        ("create", "events.k8s.io", "events", "*"),
     }
     secret = {(verb, "", "secrets", release.secret) for verb in ("get", "patch")}
     release.helm("install", **values)
@@ -213,16 +219,19 @@ def test_may_do_no_harm(release: Release) -> None:
         "patch secrets/another",
         f"delete secrets/{release.secret}",
         f"create {WEBHOOKS}",
-        f"list {WEBHOOKS}",
         f"patch {WEBHOOKS}/another",
         f"delete {WEBHOOKS}/{release.fullname}",
         f"patch validatingwebhookconfigurations.{ADMISSION}/{release.fullname}",
+        f"create mutatingadmissionpolicybindings.{ADMISSION}",
+        f"patch mutatingadmissionpolicybindings.{ADMISSION}/another",
+        f"patch mutatingadmissionpolicies.{ADMISSION}/{release.fullname}",
         "patch serviceaccounts",
         "create serviceaccounts --subresource=token",
         "impersonate serviceaccounts",
         "get pods",
         "create pods",
-        "create events",
+        "patch events.events.k8s.io",
+        "list events.events.k8s.io",
         "get configmaps",
         "list namespaces",
         "list customresourcedefinitions.apiextensions.k8s.io",

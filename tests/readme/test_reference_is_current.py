@@ -60,7 +60,10 @@ def test_rights(role: str) -> None:
             ("serviceaccounts", ("get", "list", "watch"), False),
             ("podwirings", ("get", "list", "watch", "create", "patch", "delete"), False),
             ("podwirings/status", ("get", "patch"), False),
-            ("mutatingwebhookconfigurations", ("get", "patch"), True),
+            ("mutatingwebhookconfigurations", ("get", "list", "watch"), False),
+            ("mutatingwebhookconfigurations", ("patch",), True),
+            ("mutatingadmissionpolicybindings", ("get", "list", "watch", "patch"), True),
+            ("events", ("create",), False),
         },
         "role": {("secrets", ("get", "patch"), True)},
     }

@@ -19,8 +19,8 @@ from workload_identity_operator.shapes import Json
 
 PAGE: Final = 250
 """Objects a listing asks for at a time; all 10,000 at once cost 10 MB more."""
-_PAGE_OF_TABLES: Final = 20
-"""PodWirings can be large."""
+_PAGE_OF_OBJECTS: Final = 20
+"""Whole ones, which can be large."""
 FIELD_MANAGER: Final = "workload-identity-operator"
 
 _IN_CLUSTER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -31,7 +31,10 @@ _APPLY: Final = "application/apply-patch+yaml"
 _FORCED: Final = {"fieldManager": FIELD_MANAGER, "force": "true"}
 _WATCH: Final = 5 * 60
 """Seconds that a watch lasts; then all is listed anew."""
-_WEBHOOKS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+_ADMISSION: Final = "admissionregistration.k8s.io/v1"
+_WEBHOOKS: Final = f"/apis/{_ADMISSION}/mutatingwebhookconfigurations"
+_BINDINGS: Final = f"/apis/{_ADMISSION}/mutatingadmissionpolicybindings"
+_EVENTS: Final = "events.k8s.io/v1"
 
 
 class ApiError(Exception):
@@ -147,7 +150,7 @@ def _bearer_from(path: Path) -> aiohttp.ClientMiddlewareType:
 
 
 class KubeApi:
-    """Asks for ServiceAccounts and the version, keeps PodWirings, one caBundle, one Secret."""
+    """The calls: what the operator reads and follows, and the few objects that it writes."""
 
     def __init__(self, server: str, session: aiohttp.ClientSession) -> None:
         self._server = server.rstrip("/")
@@ -192,6 +195,46 @@ class KubeApi:
         """Return a MutatingWebhookConfiguration; None when there is no such one."""
         return await self._get(f"{_WEBHOOKS}/{name}")
 
+    def webhook_configurations(self) -> AsyncIterator[tuple[str, Json]]:
+        """Yield all MutatingWebhookConfigurations, then every change, as `pod_wirings` does."""
+        return self._followed(_WEBHOOKS)
+
+    def policy_binding(self, name: str) -> AsyncIterator[tuple[str, Json]]:
+        """Yield the MutatingAdmissionPolicyBinding of a name, then every change, as `pod_wirings` does."""
+        return self._followed(_BINDINGS, {"fieldSelector": f"metadata.name={name}"})
+
+    async def apply_policy_binding(self, binding: Json, annotations: Json, spec: Json) -> Json | None:
+        """Make these annotations and this part of its spec all that is ours of a binding.
+
+        Args:
+            binding: As it was read.
+            annotations: Those that we set; others of ours go.
+            spec: What we set; what else we have set of it goes.
+
+        Returns:
+            It as stored; None when it is no longer what was read.
+        """
+        meta = {key: binding["metadata"][key] for key in ("name", "resourceVersion")}
+        body = {
+            "apiVersion": _ADMISSION,
+            "kind": "MutatingAdmissionPolicyBinding",
+            "metadata": meta | {"annotations": annotations},
+            "spec": spec,
+        }
+        try:
+            return await self._call(
+                "PATCH", f"{_BINDINGS}/{meta['name']}", query=_FORCED, body=body, content=_APPLY
+            )
+        except ApiError as error:
+            if error.status in {404, 409}:
+                return None
+            raise
+
+    async def create_event(self, namespace: str, event: Json) -> None:
+        """Create an Event, of whose fields we set version and kind."""
+        body = {"apiVersion": _EVENTS, "kind": "Event", **event}
+        await self._call("POST", f"/apis/{_EVENTS}/namespaces/{namespace}/events", body=body)
+
     async def apply_ca_bundle(self, name: str, webhooks: Iterable[str], bundle: bytes) -> None:
         """Set the caBundle of the named webhooks of a configuration, and own nothing else of it.
 
@@ -200,7 +243,7 @@ class KubeApi:
         """
         ca_bundle = b64encode(bundle).decode("ascii")
         body = {
-            "apiVersion": "admissionregistration.k8s.io/v1",
+            "apiVersion": _ADMISSION,
             "kind": "MutatingWebhookConfiguration",
             "metadata": {"name": name},
             "webhooks": [{"name": webhook, "clientConfig": {"caBundle": ca_bundle}} for webhook in webhooks],
@@ -212,6 +255,46 @@ class KubeApi:
             body=body,
             content=_APPLY,
         )
+
+    async def apply_webhook(self, name: str, webhook: Json) -> Json:
+        """Make a configuration have this webhook, by whose name it is known; return it as stored.
+
+        Under a field manager of its own: in one apply with caBundle each would take the other away.
+        """
+        body = {
+            "apiVersion": _ADMISSION,
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": [webhook],
+        }
+        manager = {"fieldManager": f"{FIELD_MANAGER}-unlabelled"}
+        return await self._call(
+            "PATCH", f"{_WEBHOOKS}/{name}", query=_FORCED | manager, body=body, content=_APPLY
+        )
+
+    async def remove_webhook(self, configuration: Json, webhook: str) -> Json | None:
+        """Take a webhook out of a configuration, whoever wrote what of it.
+
+        Args:
+            configuration: As it was read.
+            webhook: Its name.
+
+        Returns:
+            The configuration as stored; None when it is no longer what was read.
+        """
+        meta, names = configuration["metadata"], [found["name"] for found in configuration["webhooks"]]
+        body = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": meta["resourceVersion"]},
+            {"op": "remove", "path": f"/webhooks/{names.index(webhook)}"},
+        ]
+        try:
+            return await self._call(
+                "PATCH", f"{_WEBHOOKS}/{meta['name']}", body=body, content="application/json-patch+json"
+            )
+        except ApiError as error:
+            if error.status in {404, 409, 422}:  # 422: the test says no
+                return None
+            raise
 
     async def secret(self, namespace: str, name: str) -> tuple[dict[str, bytes], str] | None:
         """Return a Secret's data and its resourceVersion; None when there is no such one."""
@@ -241,7 +324,7 @@ class KubeApi:
             raise
         return True
 
-    async def pod_wirings(self) -> AsyncIterator[tuple[str, Json]]:
+    def pod_wirings(self) -> AsyncIterator[tuple[str, Json]]:
         """Yield the PodWirings of our name, then every change, until the API server ends the watch.
 
         Yields:
@@ -252,10 +335,14 @@ class KubeApi:
             ApiError: They could not be listed or watched; status 404 when there is no such resource.
         """
         path = f"/apis/{contract.POD_WIRING_API}/{contract.POD_WIRINGS}"
-        chosen = {"fieldSelector": f"metadata.name={contract.POD_WIRING_NAME}"}
-        following = ""
+        return self._followed(path, {"fieldSelector": f"metadata.name={contract.POD_WIRING_NAME}"})
+
+    async def _followed(
+        self, path: str, chosen: Mapping[str, str] | None = None
+    ) -> AsyncIterator[tuple[str, Json]]:
+        chosen, following = dict(chosen or {}), ""
         while True:
-            query = {"limit": str(_PAGE_OF_TABLES)} | ({"continue": following} if following else {})
+            query = {"limit": str(_PAGE_OF_OBJECTS)} | ({"continue": following} if following else {})
             page = await self._call("GET", path, query=chosen | query)
             for item in page["items"] or ():
                 yield "LISTED", item
@@ -324,7 +411,7 @@ class KubeApi:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Json | None = None,
+        body: Json | list[Json] | None = None,
         accept: str = "application/json",
         content: str = "application/json",
     ) -> Json:

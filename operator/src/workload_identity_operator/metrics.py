@@ -48,6 +48,11 @@ class Metrics:
             "When the serving certificate ends, in seconds since the epoch",
             registry=self._registry,
         )
+        self._peer = Gauge(
+            "workload_identity_peer_present",
+            "1 while Azure/azure-workload-identity is installed too, which labelled pods are left to",
+            registry=self._registry,
+        )
         Gauge("workload_identity_build_info", "1", ["version"], registry=self._registry).labels(
             __version__
         ).set(1)
@@ -84,6 +89,10 @@ class Metrics:
     def certificate_ends(self, epoch: float) -> None:
         """Take when the serving certificate ends, in seconds since the epoch."""
         self._expiry.set(epoch)
+
+    def peer_is(self, *, present: bool) -> None:
+        """Take whether Azure/azure-workload-identity is installed too."""
+        self._peer.set(present)
 
     def exposition(self) -> bytes:
         """Return what a scrape gets."""

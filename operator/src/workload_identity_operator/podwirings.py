@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.compiling import compile_identities, status_of
+from workload_identity_operator.following import AGAIN_AFTER, NOT_FOUND, PASSING, RETRY_AFTER
 from workload_identity_operator.kube import FIELD_MANAGER, ApiError, KubeApi
 from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json
@@ -25,19 +26,12 @@ BATCH: Final = 0.05
 """Seconds after a change in which more of them make one write."""
 RECONSIDER: Final = 5.0
 """Seconds until we disagree with what another replica wrote."""
-RETRY_AFTER: Final = 2.0
-"""Seconds."""
 RESOURCE_AFTER: Final = 5.0
 """Seconds between looks for a resource that is not installed."""
 AT_ONCE: Final = 8
 """Namespaces written at the same time."""
-_AGAIN_AFTER: Final = 0.5
-"""Seconds from a watch's end to the next, which may end as soon."""
 _LONGEST_RETRY: Final = 60.0
 """Seconds between tries in a namespace where nothing can be written."""
-_NOT_FOUND: Final = 404
-_PASSING: Final = frozenset({410, 429})
-"""The watch is too old, or the resource too new: the next look may succeed."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +67,7 @@ class PodWirings:
         self._faults: dict[str, int] = {}
 
     def start(self) -> None:
-        """Take that the table is complete: what is missing from it may be deleted from now on."""
+        """Take that the table is complete, and that the policy may wire from what is written now."""
         self._complete.set()
 
     def changed(self, namespace: str) -> None:
@@ -92,17 +86,17 @@ class PodWirings:
     async def _follow(self) -> None:
         """Know what the API server holds, as long as it serves the resource."""
         while True:
-            pause = _AGAIN_AFTER
+            pause = AGAIN_AFTER
             try:
                 await self._watch()
             except ApiError as error:
                 self._served.clear()
-                if error.status == _NOT_FOUND:
+                if error.status == NOT_FOUND:
                     self._say(
                         "PodWirings are not installed: every pod is wired by the webhook", logging.WARNING
                     )
                     pause = RESOURCE_AFTER
-                elif error.status not in _PASSING:
+                elif error.status not in PASSING:
                     self._say(f"PodWirings cannot be kept: {error}", logging.WARNING)
                     pause = RETRY_AFTER
             await asyncio.sleep(pause)

@@ -3,21 +3,25 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import kopf
 
 from workload_identity_operator import admission, certificates, trust, upgrades
 from workload_identity_operator.accounts import Accounts
+from workload_identity_operator.following import follow
 from workload_identity_operator.handlers import registry
 from workload_identity_operator.health import Health
 from workload_identity_operator.kube import ApiError, Cluster, KubeApi
 from workload_identity_operator.metrics import Metrics
+from workload_identity_operator.peer import Peer
 from workload_identity_operator.podwirings import PodWirings
 from workload_identity_operator.reviews import Review
 from workload_identity_operator.serving import AdmissionServer, probes
 from workload_identity_operator.settings import Settings
+from workload_identity_operator.shapes import Json
+from workload_identity_operator.unlabelled import Unlabelled
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +43,26 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
         api = KubeApi(cluster.server, session)
         accounts = Accounts(api.service_account, metrics.looked_up)
         wirings = PodWirings(api, accounts, settings)
-        accounts.on_change = wirings.changed
+        ours = settings.webhook_configuration
+        unlabelled = Unlabelled(api, accounts, ours)
+        peer = Peer(api, ours, lambda present: metrics.peer_is(present=present))
         metrics.watch(lambda: len(accounts), lambda: health.ready)
+
+        def take_change(namespace: str) -> None:
+            wirings.changed(namespace)
+            unlabelled.changed()
+
+        accounts.on_change = take_change
+
+        def take_configurations(configurations: Mapping[str, Json]) -> None:
+            peer.take_configurations(configurations)
+            unlabelled.take_configurations(configurations)
+
+        async def begin() -> None:
+            await _fill(accounts, api, health)
+            unlabelled.start()
+            await peer.settled.wait()  # what the policy wires from is written once it is known for whom
+            wirings.start()
 
         native_sidecars = True  # as in all clusters that upstream supports, until this one tells
 
@@ -48,8 +70,10 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
             nonlocal native_sidecars
             native_sidecars = native
 
-        async def admit(review: Review) -> admission.Answer:
-            return await admission.admit(review, accounts, settings, native_sidecars=native_sidecars)
+        async def admit(review: Review, opted_in: bool) -> admission.Answer:
+            return await admission.admit(
+                review, accounts, settings, native_sidecars=native_sidecars, opted_in=opted_in
+            )
 
         server = AdmissionServer(settings.listen, settings.tls_minimum, admit, health, metrics)
 
@@ -61,8 +85,16 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
             _log.info("starting", extra={name: f"http://{where}" for name, where in addresses.items()})
             async with asyncio.TaskGroup() as duties:
                 tasks = [
-                    duties.create_task(_fill(accounts, api, health, wirings)),
+                    duties.create_task(begin()),
                     duties.create_task(wirings.run()),
+                    duties.create_task(unlabelled.run()),
+                    duties.create_task(peer.run()),
+                    duties.create_task(
+                        follow("webhook configurations", api.webhook_configurations, take_configurations)
+                    ),
+                    duties.create_task(
+                        follow("the policy's binding", lambda: api.policy_binding(ours), peer.take_binding)
+                    ),
                     duties.create_task(upgrades.follow(api, health, take_version)),
                     duties.create_task(_keep_certificate(api, settings, health, load)),
                 ]
@@ -99,7 +131,7 @@ async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) 
         signals.cancel()
 
 
-async def _fill(accounts: Accounts, api: KubeApi, health: Health, wirings: PodWirings) -> None:
+async def _fill(accounts: Accounts, api: KubeApi, health: Health) -> None:
     """List all ServiceAccounts once: kopf does not say when its own first listing is through."""
     told = ""
     while True:
@@ -114,7 +146,6 @@ async def _fill(accounts: Accounts, api: KubeApi, health: Health, wirings: PodWi
             break
     _log.info("the table of ServiceAccounts is filled", extra={"identities": len(accounts)})
     health.met("table")
-    wirings.start()
 
 
 async def _keep_certificate(

@@ -27,10 +27,12 @@ _log = logging.getLogger(__name__)
 READ_TIMEOUT: Final = 10.0
 """Seconds that a review's body may take to arrive; the API server waits no longer for the answer."""
 
+_PATHS: Final = (contract.WEBHOOK_PATH, contract.WEBHOOK_PATH + contract.UNLABELLED_PATH)
 _LONGEST_LOGGED: Final = 500
 """Characters; a name has 253 at most."""
 
-Admit: TypeAlias = Callable[[Review], Awaitable[Answer]]
+Admit: TypeAlias = Callable[[Review, bool], Awaitable[Answer]]
+"""Answers a review; False for one of a pod that has not asked to be wired."""
 
 
 class AddressTaken(Exception):  # noqa: N818 - what is wrong
@@ -92,7 +94,7 @@ class AdmissionServer:
             _log.info("a request was no review", extra={"reason": str(fault), "peer": request.remote or ""})
             return _json(reviews.unreadable(fault.status, str(fault)), fault.status)
         try:
-            answer = await self._admit(review)
+            answer = await self._admit(review, request.path == contract.WEBHOOK_PATH)
         except Exception:  # noqa: BLE001 - one review's failure is answered, the server lives on
             _log.exception("a review failed", extra={"namespace": review.namespace})
             answer = Answer(reviews.denied(review, 500, "internal error, see the operator's log"), "failed")
@@ -117,7 +119,7 @@ async def _body(request: web.BaseRequest) -> bytes:
     Raises:
         NoReview: It is none by path, method, content type or size, or did not arrive in time.
     """
-    if request.path != contract.WEBHOOK_PATH:
+    if request.path not in _PATHS:
         raise NoReview(f"wanted {contract.WEBHOOK_PATH}, found {request.path[:64]!r}", 404)
     if request.method != "POST":
         raise NoReview(f"wanted POST, found {request.method[:16]}", 405)

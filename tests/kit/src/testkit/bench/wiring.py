@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ from testkit.installation import (
     operator_running,
     serve,
 )
+from testkit.neighbours import peer_configuration
 from testkit.processes import Child
 from testkit.workloads import CLIENT, Namespace, pod
 from workload_identity_operator import contract
@@ -78,7 +79,9 @@ def staged(plane: ControlPlane, peer: Path | None) -> Iterator[Stage]:
         if peer is not None:
             theirs = stack.enter_context(_theirs(plane, peer))
             webhooks[PEER] = theirs
-            plane.kubectl("apply", "--filename=-", given=json.dumps(_peer_configuration(theirs.ca)))
+            its_own = {"namespaceSelector": {"matchLabels": {SELECTED_BY: PEER}}}
+            configuration = peer_configuration("bench-peer", PORT, theirs.ca, **its_own)
+            plane.kubectl("apply", "--filename=-", given=json.dumps(configuration))
         namespaces = {who: _namespace(plane, who) for who in (BARE, *webhooks)}
         yield Stage(plane, webhooks, namespaces)
 
@@ -332,29 +335,3 @@ def _review(namespace: Namespace, account: str) -> dict[str, Any]:
         "options": {"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"},
     }
     return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
-
-
-def _peer_configuration(ca: str) -> dict[str, Any]:
-    """Return what has the API server call the peer for its namespace, as the peer's chart has it."""
-    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-    webhook = {
-        "name": "mutation.azure-workload-identity.io",
-        "admissionReviewVersions": ["v1", "v1beta1"],
-        "clientConfig": {
-            "url": f"https://127.0.0.1:{PORT}/mutate-v1-pod",
-            "caBundle": b64encode(ca.encode()).decode(),
-        },
-        "failurePolicy": "Fail",
-        "matchPolicy": "Equivalent",
-        "reinvocationPolicy": "IfNeeded",
-        "sideEffects": "None",
-        "namespaceSelector": {"matchLabels": {SELECTED_BY: PEER}},
-        "objectSelector": {"matchLabels": {"azure.workload.identity/use": "true"}},
-        "rules": [rule],
-    }
-    return {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": "bench-peer"},
-        "webhooks": [webhook],
-    }
