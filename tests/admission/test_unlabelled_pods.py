@@ -204,7 +204,7 @@ def test_it_survives_and_follows_an_upgrade(installed: tuple[Served, Namespace],
     after = eventually(lambda: (one := entry(served.plane)) and one["timeoutSeconds"] == seconds and one)
     assert after["namespaceSelector"] == before["namespaceSelector"]
     assert after["objectSelector"]["matchExpressions"][0] == selector["matchExpressions"][0]
-    install_chart(served.plane, served.port, VALUES, how)
+    served.plane.helm("rollback", RELEASE, f"--namespace={NAMESPACE}")
     eventually(lambda: entry(served.plane) == before)
     eventually(lambda: looked_at(inside))
 

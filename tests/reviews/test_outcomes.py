@@ -203,11 +203,12 @@ async def test_unlabelled_without_an_identity() -> None:
     api = ApiServer()
     api.annotations = {contract.CLIENT_ID: "", contract.TENANT_ID: "other", contract.PREFIX + "typo": "x"}
 
-    answer, response = await answer_to(api, pod_with({contract.EXPIRATION: "1h"}), opted_in=False)
+    for odd in ({contract.EXPIRATION: "1h"}, {contract.MIRROR_POD: "x"}):
+        answer, response = await answer_to(api, pod_with(odd), opted_in=False)
 
-    assert (answer.outcome, answer.reason) == ("unchanged", "")
-    assert response.keys() == {"uid", "allowed", "status"}
-    assert response["allowed"] is True
+        assert (answer.outcome, answer.reason) == ("unchanged", "")
+        assert response.keys() == {"uid", "allowed", "status"}
+        assert response["allowed"] is True
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ async def admit(
         annotations = texts(metadata, "annotations", "metadata")
         shown = text(metadata, "name", "metadata") or text(metadata, "generateName", "metadata")
         if contract.MIRROR_POD in annotations:
-            return Answer(reviews.allowed(review, warnings=[_MIRROR_POD]), "unchanged", "", shown)
+            warnings = [_MIRROR_POD] if opted_in else []
+            return Answer(reviews.allowed(review, warnings=warnings), "unchanged", "", shown)
         spec = mapping(pod.get("spec"), "spec")
         account = text(spec, "serviceAccountName", "spec") or "default"
         _check_name("spec.serviceAccountName", account)

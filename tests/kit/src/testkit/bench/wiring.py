@@ -37,6 +37,7 @@ SELECTED_BY: Final = "bench"
 """Label of namespaces: whose webhook is called for their pods."""
 VALUES: Final[Mapping[str, Any]] = {
     "azureTenantID": TENANT,
+    "engine": "webhook",
     "mutatingWebhookNamespaceSelector": {"matchLabels": {SELECTED_BY: OURS}},
 }
 """The chart's."""
