@@ -7,10 +7,12 @@ names it.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
+from kubernetes.client import CoreV1Api
+from kubernetes.client.exceptions import ApiException
 
 from testkit.bench.peer import PORT, named, peer_running
 from testkit.binaries import provide
@@ -200,7 +202,7 @@ def test_replicas_tell_once(served: Served) -> None:
 
 
 def test_install_beside_it_touches_no_labelled_pod() -> None:
-    """From the first pod that the policy wires on, labelled ones are left alone: the binding came first."""
+    """API servers leave labelled pods alone before there is anything that the policy could wire from."""
     with ExitStack() as stack:
         plane = stack.enter_context(ControlPlane())
         inside = stack.enter_context(fresh_namespace(plane))
@@ -208,18 +210,40 @@ def test_install_beside_it_touches_no_labelled_pod() -> None:
         inside.account("billing", {contract.CLIENT_ID: CLIENT})
         port = free_port()
         install_chart(plane, port, VALUES)
+        with table_by_hand(inside):
+            eventually(
+                lambda: labelled(inside) == [contract.POLICY_VOLUME]
+            )  # it is in force, and not settled
+        eventually(lambda: labelled(inside) != [contract.POLICY_VOLUME])
         kubeconfig, environ = plane.kubeconfig_for(RELEASE, NAMESPACE), {"AZURE_TENANT_ID": TENANT}
         running = operator_running(plane, port, environ=environ, kubeconfig=kubeconfig, ready=False)
         stack.enter_context(running)
-        while not by_policy(inside, metadata=UNLABELLED):
-            assert labelled(inside) != [contract.POLICY_VOLUME]
-        for _ in range(10):
-            assert labelled(inside) != [contract.POLICY_VOLUME]
 
-        binding = plane.get(*BINDING, "--show-managed-fields")
-        tables = inside.get("podwirings", "--show-managed-fields")["items"][0]
+        client: Any = plane.client()  # kubectl would be too slow to see it
+        create: Any = CoreV1Api(client).create_namespaced_pod
+
+        def at_once(**parts: Any) -> list[str]:
+            with suppress(ApiException):
+                stored = create(inside.name, pod("web", "billing", **parts), dry_run="All")
+                return ours(client.sanitize_for_serialization(stored))
+            return []
+
+        while at_once(metadata=UNLABELLED) != [contract.POLICY_VOLUME]:
+            assert at_once() != [contract.POLICY_VOLUME]
+        for _ in range(100):
+            assert at_once() != [contract.POLICY_VOLUME]
         assert left_to(plane) == PEER
-        assert written(binding) <= written(tables)
+
+
+@contextmanager
+def table_by_hand(inside: Namespace) -> Iterator[None]:
+    """Have what the policy wires from in a namespace meanwhile."""
+    identities = {"billing": {"clientID": CLIENT, "expirationSeconds": 3600}}
+    spec = {"tenantID": "t", "authorityHost": "h", "audience": "a", "identities": identities}
+    kind = {"apiVersion": contract.POD_WIRING_API, "kind": "PodWiring"}
+    inside.create({**kind, "metadata": {"name": contract.POD_WIRING_NAME}, "spec": spec})
+    yield
+    inside.kubectl("delete", "pw", contract.POD_WIRING_NAME)
 
 
 def labelled(inside: Namespace) -> list[str]:
@@ -228,12 +252,6 @@ def labelled(inside: Namespace) -> list[str]:
         return ours(look(inside))
     except ProcessFailed:
         return []
-
-
-def written(found: Mapping[str, Any]) -> str:
-    """Return when the operator first wrote an object, in seconds."""
-    applied = (one for one in found["metadata"]["managedFields"] if one["operation"] == "Apply")
-    return min(str(one["time"]) for one in applied if one["manager"] == RELEASE)
 
 
 def test_restarts_in_both_states() -> None:

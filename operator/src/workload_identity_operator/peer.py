@@ -20,6 +20,8 @@ from workload_identity_operator.shapes import Json
 
 RETRY_AFTER: Final = 2.0
 """Seconds."""
+RELOADED_AFTER: Final = 3.0
+"""Seconds from a change of the binding until API servers surely go by it; they reload once a second."""
 EVENTS_IN: Final = "default"
 """The namespace of Events about objects without one."""
 
@@ -60,8 +62,8 @@ class Peer:
     """Keeps the binding of our policy. `run` must be running, and both `take_…` be called.
 
     Attributes:
-        settled: Set once the binding is as it must be, or there is none: from then on pods may be wired by
-            the policy.
+        settled: Set once API servers go by the binding as it must be, or there is none: from then on pods may
+            be wired by the policy.
     """
 
     def __init__(self, api: KubeApi, ours: str, on_change: Callable[[bool], None]) -> None:
@@ -127,7 +129,8 @@ class Peer:
             self._binding = written
             if bool(former) != bool(peer):
                 await self._tell(written, peer, former)
-        self.settled.set()
+        # Another replica may have written it an instant ago.
+        asyncio.get_running_loop().call_later(RELOADED_AFTER if peer else 0, self.settled.set)
 
     async def _tell(self, binding: Json, peer: str, former: str) -> None:
         """Create the Event of a hand-off or a take-over."""
