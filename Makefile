@@ -27,6 +27,7 @@ cluster: $(UV) ## Keep a control plane running until Ctrl-C and print its KUBECO
 
 test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).binaries
+	$(KIT).azurite
 	$(RUN) pytest $(ARGS)
 
 bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute)

@@ -106,7 +106,7 @@ def test_package_alone_imports_nothing(environment_of_child: dict[str, str]) -> 
         print(sorted(name for name in set(sys.modules) - before if name != "__future__"))
     """
 
-    assert run(program, environment_of_child) == "['workload_identity']\n"
+    assert run(program, environment_of_child) == "['workload_identity', 'workload_identity.lazy']\n"
 
 
 def test_command_line_of_httpx_is_not_loaded(environment_of_child: dict[str, str]) -> None:

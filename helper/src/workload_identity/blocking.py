@@ -6,7 +6,7 @@ import time
 from _thread import allocate_lock, get_ident
 
 from workload_identity.cache import ABANDONED, Held
-from workload_identity.credentials import Credential, WorkloadIdentity, named_scopes
+from workload_identity.credentials import Credential, named_scopes
 from workload_identity.errors import another
 
 TYPE_CHECKING = False
@@ -100,11 +100,6 @@ class Blocking(Credential):
                 "transport: wanted an httpx.BaseTransport or an httpx.Client, found"
                 f" {type(transport).__name__}"
             )
-
-
-class WorkloadIdentityCredential(WorkloadIdentity, Blocking):  # noqa: D101 - it has, see below
-    # The same words for both families.
-    __doc__ = WorkloadIdentity.__doc__
 
 
 def get_bearer_token_provider(

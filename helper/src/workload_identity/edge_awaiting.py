@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Send, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Response, Send, Unreachable, Wait
 
 if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+
     import httpx
 
-    from workload_identity.clock import Clock
+    from workload_identity.clock import Clock, Instant
+    from workload_identity.exchange import Address, Answer
     from workload_identity.options import Options
-    from workload_identity.steps import Response, Step
+    from workload_identity.steps import Step
     from workload_identity.token_proxy import TokenProxy
+
+
+_PIECE = 1 << 16
+"""Bytes read at once."""
 
 
 class Performer:
@@ -25,15 +34,16 @@ class Performer:
         self._options = options
         self._proxy = proxy
         self._clock = clock
-        self._client: httpx.AsyncClient | None = None
-        self._foreign = False
+        # Opened when they are needed, by whether they are for this machine alone.
+        self._clients: dict[bool, httpx.AsyncClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._client is not None and not self._foreign:
-            await self._client.aclose()
+        if self._options.transport is None:  # the caller's own stays open
+            for client in self._clients.values():
+                await client.aclose()
 
     async def __call__(self, step: Step) -> object:
         """Perform a step."""
@@ -43,65 +53,117 @@ class Performer:
             case Wait(shortest, longest):
                 await asyncio.sleep(between(shortest, longest))
                 return None
-            case Ask(credential, scopes):
-                return await _ask(credential, scopes)
+            case Ask(credential, scopes, options):
+                return await _ask(credential, scopes, options)
+            case Call(function):
+                result = function()
+                return await result if inspect.isawaitable(result) else result
+            case Block(function):
+                return await asyncio.to_thread(function)
         return perform_at_once(step, self._clock)
 
     async def _send(self, step: Send) -> Response:
-        from workload_identity import http  # noqa: PLC0415 - imports httpx
+        from workload_identity import sending  # noqa: PLC0415 - what a request needs
 
         started = self._clock.now()
         left = step.deadline - started.monotonic
         if left <= 0:
-            raise http.too_late(self._options)
+            raise sending.too_late(self._options)
+        plain = sending.plain(step, self._options, self._proxy)
+        try:
+            async with asyncio.timeout(left):
+                if plain is None:
+                    return await self._by_httpx(step, started, left)
+                answer = await self._over_a_connection(step, *plain, left)
+                return Response(answer.status, answer.reason, answer.headers, answer.body, started)
+        except TimeoutError as failure:
+            raise sending.too_late(self._options) from failure
+
+    async def _over_a_connection(self, step: Send, address: Address, content: bytes, left: float) -> Answer:
+        from workload_identity import exchange, sending  # noqa: PLC0415 - what a request needs
+
+        before = sys.exception()
+        connected = False
+        writer = None
+        try:
+            tls, name = None, None
+            if address.secure:
+                from workload_identity.trust import context_for  # noqa: PLC0415 - not for this machine's own
+
+                tls = self._trusted(context_for)
+                name = (self._proxy and self._proxy.server_name) or address.host
+            async with asyncio.timeout(sending.connecting(step, self._options, left)):
+                reader, writer = await asyncio.open_connection(
+                    address.host, address.port, ssl=tls, server_hostname=name
+                )
+            connected = True
+            writer.write(content)
+            reading = exchange.answer(step.method, sending.LARGEST_ANSWER)
+            next(reading)
+            while True:
+                async with asyncio.timeout(sending.silence(self._options, left)):
+                    piece = await reader.read(_PIECE)
+                try:
+                    reading.send(piece)
+                except StopIteration as done:
+                    answer: Answer = done.value
+                    return answer
+        except Unreachable:
+            raise
+        except Exception as failure:
+            raise sending.failed(failure, step, self._options, before, connected=connected) from failure
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+
+    def _trusted(self, context_for: Callable[[Options, TokenProxy | None], ssl.SSLContext]) -> ssl.SSLContext:
+        try:
+            return context_for(self._options, self._proxy)
+        except (OSError, ValueError) as failure:
+            raise Unreachable("fault", f"{failure} ({type(failure).__name__})") from failure
+
+    async def _by_httpx(self, step: Send, started: Instant, left: float) -> Response:
+        from workload_identity import http, sending  # noqa: PLC0415 - imports httpx
+
         body = bytearray()
         before = sys.exception()
         try:
-            async with (
-                asyncio.timeout(left),
-                self._connect().stream(
-                    "POST",
-                    step.url,
-                    data=dict(step.form),
-                    headers=http.headers(self._options, step.headers),
-                    timeout=http.timeouts(self._options, left),
-                    follow_redirects=False,
-                    extensions=http.extensions(self._proxy),
-                ) as answer,
-            ):
+            async with self._connect(step).stream(
+                **http.request(step, self._options, self._proxy, left)
+            ) as answer:
                 async for piece in answer.aiter_bytes():
                     body += piece
-                    if len(body) > http.LARGEST_ANSWER:
-                        raise http.too_long()
+                    if len(body) > sending.LARGEST_ANSWER:
+                        raise sending.too_long()
                 return http.response_of(
                     answer.status_code, answer.reason_phrase, answer.headers, body, started
                 )
         except Unreachable:
             raise
-        except TimeoutError as failure:
-            raise http.too_late(self._options) from failure
         except Exception as failure:
             raise http.unreachable(failure, self._options, before) from failure
 
-    def _connect(self) -> httpx.AsyncClient:
+    def _connect(self, step: Send) -> httpx.AsyncClient:
         from workload_identity import http  # noqa: PLC0415 - imports httpx
 
-        if self._client is None:
+        client = self._clients.get(step.direct)
+        if client is None:
             given: Any = self._options.transport
-            self._foreign = given is not None
             if hasattr(given, "stream"):
-                self._client = given
+                client = given
             else:
-                self._client = http.httpx.AsyncClient(
-                    **http.client_arguments(self._options, self._proxy, http.httpx.AsyncHTTPTransport)
+                arguments = http.client_arguments(
+                    step, self._options, self._proxy, http.httpx.AsyncHTTPTransport
                 )
-        return self._client
+                client = http.httpx.AsyncClient(**arguments)
+            self._clients[step.direct] = client
+        return client
 
 
-async def _ask(credential: Any, scopes: tuple[str, ...]) -> object:
+async def _ask(credential: Any, scopes: tuple[str, ...], options: Mapping[str, Any]) -> object:
     if hasattr(credential, "get_token_info"):
-        return await credential.get_token_info(*scopes)
-    return await credential.get_token(*scopes)
+        return await credential.get_token_info(*scopes, **({"options": options} if options else {}))
+    return await credential.get_token(*scopes, **options)
 
 
 def fits(transport: Any) -> bool:

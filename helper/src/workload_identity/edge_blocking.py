@@ -7,15 +7,23 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Send, Unreachable, Wait
+from workload_identity.steps import Ask, Block, Call, Response, Send, Unreachable, Wait
 
 if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+
     import httpx
 
-    from workload_identity.clock import Clock
+    from workload_identity.clock import Clock, Instant
+    from workload_identity.exchange import Address, Answer
     from workload_identity.options import Options
-    from workload_identity.steps import Response, Step
+    from workload_identity.steps import Step
     from workload_identity.token_proxy import TokenProxy
+
+
+_PIECE = 1 << 16
+"""Bytes read at once."""
 
 
 class Performer:
@@ -25,15 +33,16 @@ class Performer:
         self._options = options
         self._proxy = proxy
         self._clock = clock
-        self._client: httpx.Client | None = None
-        self._foreign = False
+        # Opened when they are needed, by whether they are for this machine alone.
+        self._clients: dict[bool, httpx.Client] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._client is not None and not self._foreign:
-            self._client.close()
+        if self._options.transport is None:  # the caller's own stays open
+            for client in self._clients.values():
+                client.close()
 
     def __call__(self, step: Step) -> object:
         """Perform a step."""
@@ -43,35 +52,96 @@ class Performer:
             case Wait(shortest, longest):
                 time.sleep(between(shortest, longest))
                 return None
-            case Ask(credential, scopes):
-                return _ask(credential, scopes)
+            case Ask(credential, scopes, options):
+                return _ask(credential, scopes, options)
+            case Call(function):
+                return _called(function)
+            case Block(function):
+                return function()
         return perform_at_once(step, self._clock)
 
     def _send(self, step: Send) -> Response:
-        from workload_identity import http  # noqa: PLC0415 - imports httpx
+        from workload_identity import sending  # noqa: PLC0415 - what a request needs
 
         started = self._clock.now()
         left = step.deadline - started.monotonic
         if left <= 0:
-            raise http.too_late(self._options)
+            raise sending.too_late(self._options)
+        plain = sending.plain(step, self._options, self._proxy)
+        if plain is None:
+            return self._by_httpx(step, started, left)
+        answer = self._over_a_connection(step, *plain, left)
+        return Response(answer.status, answer.reason, answer.headers, answer.body, started)
+
+    def _over_a_connection(self, step: Send, address: Address, content: bytes, left: float) -> Answer:
+        import socket  # noqa: PLC0415 - what a request needs
+
+        from workload_identity import exchange, sending  # noqa: PLC0415
+
+        before = sys.exception()
+        connected = False
+        connection = None
+        try:
+            connecting = sending.connecting(step, self._options, left)
+            tls = None
+            if address.secure:
+                from workload_identity.trust import context_for  # noqa: PLC0415 - not for this machine's own
+
+                tls = self._trusted(context_for)
+            connection = socket.create_connection((address.host, address.port), connecting)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                name = (self._proxy and self._proxy.server_name) or address.host
+                connection = tls.wrap_socket(connection, server_hostname=name)
+            connected = True
+            connection.settimeout(sending.silence(self._options, self._left(step)))
+            connection.sendall(content)
+            reading = exchange.answer(step.method, sending.LARGEST_ANSWER)
+            next(reading)
+            while True:
+                connection.settimeout(sending.silence(self._options, self._left(step)))
+                piece = connection.recv(_PIECE)
+                try:
+                    reading.send(piece)
+                except StopIteration as done:
+                    answer: Answer = done.value
+                    return answer
+        except Unreachable:
+            raise
+        except Exception as failure:
+            if self._clock.monotonic() >= step.deadline:
+                raise sending.too_late(self._options) from failure
+            raise sending.failed(failure, step, self._options, before, connected=connected) from failure
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _left(self, step: Send) -> float:
+        left = step.deadline - self._clock.monotonic()
+        if left <= 0:
+            from workload_identity import sending  # noqa: PLC0415 - what a request needs
+
+            raise sending.too_late(self._options)
+        return left
+
+    def _trusted(self, context_for: Callable[[Options, TokenProxy | None], ssl.SSLContext]) -> ssl.SSLContext:
+        try:
+            return context_for(self._options, self._proxy)
+        except (OSError, ValueError) as failure:
+            raise Unreachable("fault", f"{failure} ({type(failure).__name__})") from failure
+
+    def _by_httpx(self, step: Send, started: Instant, left: float) -> Response:
+        from workload_identity import http, sending  # noqa: PLC0415 - imports httpx
+
         body = bytearray()
         before = sys.exception()
         try:
-            with self._connect().stream(
-                "POST",
-                step.url,
-                data=dict(step.form),
-                headers=http.headers(self._options, step.headers),
-                timeout=http.timeouts(self._options, left),
-                follow_redirects=False,
-                extensions=http.extensions(self._proxy),
-            ) as answer:
+            with self._connect(step).stream(**http.request(step, self._options, self._proxy, left)) as answer:
                 for piece in answer.iter_bytes():
                     body += piece
-                    if len(body) > http.LARGEST_ANSWER:
-                        raise http.too_long()
-                    if self._clock.monotonic() > step.deadline:
-                        raise http.too_late(self._options)
+                    if len(body) > sending.LARGEST_ANSWER:
+                        raise sending.too_long()
+                    self._left(step)
                 return http.response_of(
                     answer.status_code, answer.reason_phrase, answer.headers, body, started
                 )
@@ -80,25 +150,34 @@ class Performer:
         except Exception as failure:
             raise http.unreachable(failure, self._options, before) from failure
 
-    def _connect(self) -> httpx.Client:
+    def _connect(self, step: Send) -> httpx.Client:
         from workload_identity import http  # noqa: PLC0415 - imports httpx
 
-        if self._client is None:
+        client = self._clients.get(step.direct)
+        if client is None:
             given: Any = self._options.transport
-            self._foreign = given is not None
             if hasattr(given, "stream"):
-                self._client = given
+                client = given
             else:
-                self._client = http.httpx.Client(
-                    **http.client_arguments(self._options, self._proxy, http.httpx.HTTPTransport)
-                )
-        return self._client
+                arguments = http.client_arguments(step, self._options, self._proxy, http.httpx.HTTPTransport)
+                client = http.httpx.Client(**arguments)
+            self._clients[step.direct] = client
+        return client
 
 
-def _ask(credential: Any, scopes: tuple[str, ...]) -> object:
+def _ask(credential: Any, scopes: tuple[str, ...], options: Mapping[str, Any]) -> object:
     if hasattr(credential, "get_token_info"):
-        return credential.get_token_info(*scopes)
-    return credential.get_token(*scopes)
+        return credential.get_token_info(*scopes, **({"options": options} if options else {}))
+    return credential.get_token(*scopes, **options)
+
+
+def _called(function: Callable[[], object]) -> object:
+    result = function()
+    if hasattr(result, "__await__"):
+        if hasattr(result, "close"):
+            result.close()
+        raise TypeError("a function that is awaited was given; use the credential of workload_identity.aio")
+    return result
 
 
 def fits(transport: Any) -> bool:

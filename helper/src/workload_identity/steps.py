@@ -6,8 +6,9 @@ blocking and the awaiting family, and a test drives it by hand.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -18,19 +19,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a form; answered with a `Response`, or `Unreachable` is thrown.
+    """Send a request; answered with a `Response`, or `Unreachable` is thrown.
 
     Attributes:
-        url: An https URL.
-        form: What to send; holds secrets.
-        headers: Beside those that every request of the credential gets.
+        url: An https URL, or an http one of this machine's own.
+        form: What to send; holds secrets. None: nothing.
+        headers: Beside those that every request of the credential gets; may hold secrets.
         deadline: When there is no use in an answer any more, by the monotonic clock.
+        method: HTTP's.
+        direct: Never through a proxy that only the environment names: the address is of this machine.
+        connection_timeout: Seconds a connection may take, if that is less than the options say.
     """
 
     url: str
-    form: Mapping[str, str] = field(repr=False)
-    headers: Mapping[str, str]
+    form: Mapping[str, str] | None = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     deadline: float
+    method: str = "POST"
+    direct: bool = False
+    connection_timeout: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +67,34 @@ class NewId:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask another credential; answered with what it gives, or whatever it raises is thrown."""
+    """Ask another credential; answered with what it gives, or whatever it raises is thrown.
+
+    Attributes:
+        credential: One of the same family.
+        scopes: What the token is for.
+        options: `claims`, `tenant_id`, `enable_cae`, as `TokenRequestOptions` has them.
+    """
 
     credential: object = field(repr=False)
     scopes: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call a function of the user's; answered with its result, awaited where that can be.
+
+    Whatever it raises is thrown.
+    """
+
+    function: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Call a function that blocks, on a thread where others must not wait; answered with its result."""
+
+    function: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +142,7 @@ class Unreachable(Exception):  # noqa: N818 - what it says about the server
         self.cause = cause
 
 
-Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask
+Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask | Call | Block
 Flow: TypeAlias = Generator[Step, Any, T]
 
 

@@ -90,7 +90,7 @@ def provide(names: Iterable[str] = PROGRAMS) -> dict[str, Binary]:
     found = {name: find(PROGRAMS[name]) for name in names}
     if all(found.values()):
         return {name: binary for name, binary in found.items() if binary}
-    with _alone(cache()), throwaway_folder() as folder:
+    with alone(cache()), throwaway_folder() as folder:
         # Somebody else may have built them while we waited.
         return {name: find(PROGRAMS[name]) or _build(PROGRAMS[name], folder) for name in found}
 
@@ -127,7 +127,7 @@ def _cached(program: Program) -> Path:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Wait until no other process builds. The lock is the kernel's: it ends with its holder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

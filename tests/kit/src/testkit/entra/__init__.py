@@ -70,6 +70,7 @@ class EntraStandIn:
         lifetime: int = 3599,
         refresh_in: int | None = None,
         key: SigningKey | None = None,
+        issuing: str | None = None,
     ) -> None:
         """Prepare a stand-in; `with` starts it.
 
@@ -81,6 +82,8 @@ class EntraStandIn:
             lifetime: `expires_in` of its tokens, in seconds.
             refresh_in: Its answers' `refresh_in`, in seconds; None: left out, as Entra mostly does.
             key: What signs its tokens; None: a new one.
+            issuing: Whom its tokens name as their issuer, before the tenant, such as Entra's own
+                "https://sts.windows.net"; None: itself.
         """
         self._host = host
         self._port = port
@@ -89,6 +92,7 @@ class EntraStandIn:
         self._lifetime = lifetime
         self._refresh_in = refresh_in
         self._key = key
+        self._issuing = issuing
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
@@ -98,6 +102,7 @@ class EntraStandIn:
             self.authority = loopback.address(listener)
             self._service = Service(
                 authority=self.authority,
+                issuing=self._issuing or self.authority,
                 key=self._key or SigningKey.generate(),
                 lifetime=self._lifetime,
                 refresh_in=self._refresh_in,

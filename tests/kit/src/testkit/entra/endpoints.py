@@ -110,7 +110,7 @@ class _Endpoints:
             raise RequestRefused(9000411, name=call.repeated)
         lifetime, refresh_in = self._service.lifetime, self._service.refresh_in
         request = TokenRequest(
-            authority=self._service.authority,
+            issuing=self._service.issuing,
             tenant=call.tenant,
             form=call.form,
             directory=directory,
@@ -157,7 +157,7 @@ class _Endpoints:
     async def discovery_of_version_1(self, request: web.Request) -> web.Response:
         """Answer the document whose issuer is the one that access tokens name."""
         tenant = request.match_info["tenant"]
-        return self._discovery(tenant, issuer=token_issuer(self._service.authority, tenant))
+        return self._discovery(tenant, issuer=token_issuer(self._service.issuing, tenant))
 
     def _discovery(self, tenant: str, issuer: str) -> web.Response:
         ids = {"trace_id": str(uuid.uuid4()), "correlation_id": str(uuid.uuid4())}

@@ -29,14 +29,14 @@ class TokenRequest:
     """One request to the token endpoint, and all that its answer depends on, keys aside.
 
     Attributes:
-        authority: The service's own address, which its tokens name as their issuer; without trailing slash.
+        issuing: Whom its tokens name as their issuer, before the tenant; without trailing slash.
         tenant: As in the URL.
         now: The service's clock, seconds since the epoch.
         lifetime: How long a token granted now lives, in seconds.
         trace_id: A GUID that Entra gives each request, and from which it makes a token's `uti`.
     """
 
-    authority: str
+    issuing: str
     tenant: str
     form: Mapping[str, str]
     directory: Directory
@@ -94,9 +94,9 @@ def check_tenant(tenant: str, directory: Directory) -> None:
     raise RequestRefused(90002 if _is_guid(tenant) or _DOMAIN.fullmatch(tenant) else 900023, tenant=tenant)
 
 
-def token_issuer(authority: str, tenant: str) -> str:
+def token_issuer(issuing: str, tenant: str) -> str:
     """Return the issuer that a tenant's tokens of version 1.0 name, with its trailing slash."""
-    return f"{authority}/{tenant.lower()}/"
+    return f"{issuing}/{tenant.lower()}/"
 
 
 def _application(request: TokenRequest) -> Application:
@@ -152,7 +152,7 @@ def _access_claims(
 
     Source: learn.microsoft.com/entra/identity-platform/access-token-claims-reference.
     """
-    issuer = token_issuer(request.authority, request.tenant)
+    issuer = token_issuer(request.issuing, request.tenant)
     object_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{issuer}{application.client_id.lower()}"))
     now = int(request.now)
     claims = {

@@ -43,11 +43,13 @@ class Service:
 
     Attributes:
         authority: Its own address without trailing slash, "https://127.0.0.1:41234".
+        issuing: Whom its tokens name as their issuer, before the tenant.
         lifetime: `expires_in` of the tokens to come, in seconds.
         refresh_in: Likewise, in seconds; None: not told.
     """
 
     authority: str
+    issuing: str
     key: SigningKey
     lifetime: int
     refresh_in: int | None

@@ -1,0 +1,166 @@
+"""Edge: what a request is sent with, and what is said when no answer comes, whoever carries it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from workload_identity import __version__
+from workload_identity.steps import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from workload_identity.exchange import Address
+    from workload_identity.options import Options
+    from workload_identity.steps import Send
+    from workload_identity.token_proxy import TokenProxy
+
+LARGEST_ANSWER = 1 << 20
+"""Bytes; a token is a few thousand."""
+_PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+_LONGEST = 86_400.0
+"""Seconds; a socket takes no infinite timeout."""
+
+
+def headers(options: Options, of_request: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a request: the caller's, its own, and who sends it."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    own = f"workload-identity/{__version__} Python/{version} ({sys.platform})"
+    agents = (options.user_agent, own, os.environ.get("AZURE_HTTP_USER_AGENT", ""))
+    return {"User-Agent": " ".join(agent for agent in agents if agent), **of_request, **dict(options.headers)}
+
+
+def plain(step: Send, options: Options, proxy: TokenProxy | None) -> tuple[Address, bytes] | None:
+    """Return where a request goes and its bytes, if a connection is all it needs; None: httpx carries it.
+
+    Args:
+        step: The request.
+        options: How it is sent.
+        proxy: The token proxy it goes to, if any.
+    """
+    if options.transport is not None or options.proxies or proxies_of_environment(step, options, proxy):
+        return None
+    from workload_identity.exchange import address_of, request_bytes  # noqa: PLC0415 - not for httpx
+
+    address = address_of(step.url)
+    if address is None:
+        return None
+    content = request_bytes(step.method, address, headers(options, step.headers), step.form)
+    return None if content is None else (address, content)
+
+
+def heeds_environment(step: Send, options: Options, proxy: TokenProxy | None) -> bool:
+    """Tell whether a proxy of the environment is for this request.
+
+    One is for what is outside: not for a token proxy in the cluster, unless the caller insists, nor for this
+    machine's own addresses.
+    """
+    if step.direct:
+        return False
+    return options.use_env_settings and (proxy is None or "use_env_settings" in vars(options))
+
+
+def proxies_of_environment(step: Send, options: Options, proxy: TokenProxy | None) -> bool:
+    """Tell whether the environment may name a proxy for this request."""
+    if not heeds_environment(step, options, proxy):
+        return False
+    if sys.platform in {"win32", "darwin"}:  # the system's settings may
+        return True
+    return any(value and name.lower() in _PROXY_VARIABLES for name, value in os.environ.items())
+
+
+def silence(options: Options, left: float) -> float:
+    """Return for how many seconds a server may be silent when so many are left for the request."""
+    return min(options.read_timeout, left, _LONGEST)
+
+
+def connecting(step: Send, options: Options, left: float) -> float:
+    """Return how many seconds a connection may take, TLS included."""
+    return min(options.connection_timeout, step.connection_timeout, left, _LONGEST)
+
+
+def too_long() -> Unreachable:
+    """Return what to raise for an answer that does not end."""
+    return Unreachable("fault", f"its answer is longer than {LARGEST_ANSWER} bytes")
+
+
+def too_late(options: Options) -> Unreachable:
+    """Return what to raise when the time of a call is over."""
+    return Unreachable("read", f"no whole answer within the {options.timeout:g} s that a call may take")
+
+
+def not_connected(seconds: float) -> Unreachable:
+    """Return what to raise when a connection took too long."""
+    return Unreachable("connect", f"no connection within {seconds:g} s")
+
+
+def silent(options: Options) -> Unreachable:
+    """Return what to raise when a server said nothing for too long."""
+    return Unreachable("read", f"it was silent for {options.read_timeout:g} s")
+
+
+def broken_off(words: str) -> Unreachable:
+    """Return what to raise when a connection ended within an exchange."""
+    return Unreachable("read", f"the exchange broke off: {words}")
+
+
+def not_trusted(words: str) -> Unreachable:
+    """Return what to raise for a server that cannot prove who it is."""
+    return Unreachable("trust", f"its certificate is not trusted: {words}")
+
+
+def failed(
+    failure: Exception, step: Send, options: Options, before: BaseException | None, *, connected: bool
+) -> Unreachable:
+    """Return what went wrong with a plain request in the flows' terms.
+
+    Args:
+        failure: What the system, TLS or `exchange` raised.
+        step: The request.
+        options: How it was sent.
+        before: What our caller was handling when the request began: no cause of this.
+        connected: Whether it went wrong after the request was sent.
+    """
+    import ssl  # noqa: PLC0415 - hardly ever
+
+    from workload_identity.exchange import Broken, TooLong  # noqa: PLC0415
+
+    words = words_of(causes_of(failure, before))
+    match failure:
+        case TooLong():
+            unreachable = too_long()
+        case Broken():
+            unreachable = broken_off(str(failure))
+        case ssl.SSLCertVerificationError():
+            unreachable = not_trusted(words)
+        case TimeoutError() if connected:
+            unreachable = silent(options)
+        case TimeoutError():
+            unreachable = not_connected(min(options.connection_timeout, step.connection_timeout))
+        case OSError():
+            unreachable = broken_off(words) if connected else Unreachable("connect", words)
+        case _:
+            unreachable = Unreachable("fault", words_of([failure]))
+    return unreachable
+
+
+def causes_of(failure: BaseException, before: BaseException | None) -> list[BaseException]:
+    """Return a failure and what caused it, the innermost last."""
+    causes = []
+    cause: BaseException | None = failure
+    while cause is not None and cause is not before:
+        causes.append(cause)
+        # httpcore raises "from None" what it has translated: the context has the system's own error then.
+        group = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
+        cause = group or cause.__cause__ or cause.__context__
+    return causes
+
+
+def words_of(causes: Sequence[BaseException]) -> str:
+    """Return what the innermost of them says that says anything."""
+    for cause in reversed(causes):
+        if str(cause):
+            return f"{cause} ({type(cause).__name__})"
+    return type(causes[0]).__name__
