@@ -30,8 +30,8 @@ test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).azurite
 	$(RUN) pytest $(ARGS)
 
-bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute)
-	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick)
+bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute, LARGE=1: more)
+	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick) $(if $(LARGE),--large)
 
 check: $(UV) ## Lint, types, layers
 	$(RUN) ruff check .

@@ -270,7 +270,7 @@ async def test_all_hang_up_and_it_fails(caplog: pytest.LogCaptureFixture) -> Non
     assert await accounts.of("shop", "billing") is None
 
 
-# The listing at start.
+# Listings, at start and now and then.
 
 
 async def test_listing_fills_the_table() -> None:
@@ -306,6 +306,48 @@ async def test_listing_does_not_undo_what_the_watch_told() -> None:
     assert await accounts.of("shop", "stripped") is None
     assert await accounts.of("shop", "deleted") is None
     assert await accounts.of("shop", "untouched") == CLIENT
+
+
+async def test_listing_drops_who_is_gone() -> None:
+    """A watch that was away is never told of a deletion: whoever a later listing lacks is gone."""
+    changed: list[str] = []
+    accounts = Accounts(ApiServer().fetch, on_change=changed.append)
+    await accounts.fill(listing(("billing", CLIENT), ("shipping", CLIENT), ("stripped", CLIENT)))
+    changed.clear()
+
+    await accounts.fill(listing(("billing", CLIENT), ("stripped", {})))
+
+    assert accounts.identities("shop") == {"billing": CLIENT}
+    assert changed == ["shop", "shop"]
+
+
+async def test_listing_does_not_drop_who_came_meanwhile() -> None:
+    """Whoever the watch tells of while a listing is read may be younger than the listing."""
+    accounts = Accounts(ApiServer().fetch)
+    accounts.put("shop", "again", CLIENT)
+
+    def watch() -> None:
+        accounts.put("shop", "new", CLIENT)
+        accounts.drop("shop", "again")
+        accounts.put("shop", "again", NEWER)
+
+    await accounts.fill(listing(("billing", CLIENT), then=watch))
+
+    assert accounts.identities("shop") == {"billing": CLIENT, "new": CLIENT, "again": NEWER}
+
+
+async def test_broken_listing_drops_nobody() -> None:
+    """Who is missing from a part of a listing may be in the rest."""
+    accounts = Accounts(ApiServer().fetch)
+    accounts.put("shop", "billing", CLIENT)
+
+    def break_off() -> None:
+        raise OSError("the connection was reset")
+
+    with pytest.raises(OSError, match="reset"):
+        await accounts.fill(listing(("other", CLIENT), then=break_off))
+
+    assert accounts.identities("shop") == {"billing": CLIENT, "other": CLIENT}
 
 
 async def test_broken_listing_can_be_read_again() -> None:

@@ -13,9 +13,9 @@ PART = Part(
     name="reviews",
     title="A review",
     who=("ours", "peer", "bare"),
-    compared=("ours", "peer"),
+    compared=(("ours", "peer"), ("bare", "peer")),
     figures=[
-        Figure("p50", "ms", {"ours": [1.0, 3.0, 2.0], "peer": [4.0, 4.0, 4.0], "bare": [0.5]}),
+        Figure("p50", "ms", {"ours": [1.0, 3.0, 2.0], "peer": [4.0, 4.0, 4.0], "bare": [2.0, 2.0]}),
         Figure("requests", "", {"ours": [1], "peer": [100]}),
     ],
     notes=["Mind this."],
@@ -24,18 +24,23 @@ ALONE = Part(
     name="alone",
     title="Without the peer",
     who=("ours", "peer"),
-    compared=("ours", "peer"),
+    compared=(("ours", "peer"),),
     figures=[Figure("p50", "ms", {"ours": [1.0]})],
     missing={"peer": "not measured, PEER_WEBHOOK is not set"},
 )
 
 
 def test_rows_have_medians_and_the_ratio_with_its_spread() -> None:
-    """Least and most of one round stand behind the ratio; counts are whole."""
+    """Each pair's least and most of one round stand behind its ratio; counts are whole."""
     assert list(rows(PART)) == [
-        ("p50", "2.00 ms", "4.00 ms", "0.500 ms", "0.50 (0.25 to 0.75)"),
-        ("requests", "1", "100", "-", "0.01"),
+        ("p50", "2.00 ms", "4.00 ms", "2.00 ms", "0.50 (0.25 to 0.75)", "0.50"),
+        ("requests", "1", "100", "-", "0.01", "-"),
     ]
+
+
+def test_heads_name_whose_ratio_it_is() -> None:
+    """Behind those who were measured."""
+    assert heads(PART) == ["", "ours", "peer", "bare", "ours / peer", "bare / peer"]
 
 
 def test_column_of_a_peer_that_is_not_there_says_so() -> None:
@@ -60,7 +65,7 @@ def test_page_names_the_machine_and_shows_table_and_picture(tmp_path: Path) -> N
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "A processor, 2 cores, 4.0 GiB, Linux 6.1; Python 3.11.7, Kubernetes v1.36.3" in page
     assert "![A review](reviews.svg)" in page
-    assert "| p50 | 2.00 ms | 4.00 ms | 0.500 ms | 0.50 (0.25 to 0.75) |" in page
+    assert "| p50 | 2.00 ms | 4.00 ms | 2.00 ms | 0.50 (0.25 to 0.75) | 0.50 |" in page
     assert "Mind this." in page
     raw = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert raw["machine"]["cores"] == 2

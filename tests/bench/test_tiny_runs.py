@@ -4,14 +4,24 @@ from dataclasses import replace
 
 import pytest
 
-from testkit.bench import peer, tokens, wiring
+from testkit.bench import growth, peer, stage, tokens, wiring
 from testkit.bench.load import Order, load
 from testkit.bench.measuring import Effort, Part
 from testkit.control_plane import ControlPlane
+from testkit.installation import free_port
 from testkit.processes import ProcessFailed
 
 EFFORT = Effort(
-    rounds=1, seconds=0.2, connections=(1, 2), accounts=(20,), starts=1, settled=0, processes=1, calls=10
+    rounds=1,
+    seconds=0.2,
+    connections=(1, 2),
+    identities=(1, 3),
+    annotations=2,
+    accounts=(20,),
+    starts=1,
+    settled=0,
+    processes=1,
+    calls=10,
 )
 
 
@@ -27,25 +37,32 @@ def values(part: Part, name: str) -> dict[str, int]:
 
 @pytest.mark.cluster
 def test_wiring(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reviews, pods and starts; with the peer where PEER_WEBHOOK names it."""
+    """Reviews, pods, identities and starts; with the peer where PEER_WEBHOOK names it."""
     binary = peer.named()
     webhooks = ["ours"] if binary is None else ["ours", "peer"]
-    monkeypatch.setattr(wiring, "ANNOTATED", 2)
+    monkeypatch.setattr(growth, "ANNOTATED", 2)
+    port = free_port()
     with ControlPlane() as plane:
-        with wiring.staged(plane, binary) as stage:
-            reviews = wiring.reviews(stage, EFFORT, nothing)
-            pods = wiring.creations(stage, EFFORT, nothing)
-            target = stage.webhooks["ours"]
+        stage.install(plane, port)
+        with stage.staged(plane, port, binary) as on:
+            reviews = wiring.reviews(on, EFFORT, nothing)
+            pods = wiring.creations(on, EFFORT, nothing)
+            identities = growth.identities(on, EFFORT, nothing)
+            target = on.webhooks["ours"]
             order = Order(target.port, target.ca, "/mutate-v1-pod", ["{}"], expected='"patch":')
             with pytest.raises(ProcessFailed, match="WrongAnswer: wanted 2xx"):
                 load(order)
-        starts = wiring.starts(plane, binary, EFFORT, nothing)
+        starts = growth.starts(plane, port, binary, EFFORT, nothing)
         created = plane.get("serviceaccounts", "--namespace=bench-accounts")["items"]
 
     assert values(reviews, "CPU per review, 2 at once") == dict.fromkeys(webhooks, 1)
-    assert values(pods, "added p50, 2 at once") == dict.fromkeys(webhooks, 1)
-    assert values(pods, "latency p99, 1 at once") == dict.fromkeys(["no webhook", *webhooks], 1)
+    assert values(pods, "added p50, 2 at once") == dict.fromkeys(["policy", *webhooks], 1)
+    assert values(pods, "latency p99, 1 at once") == dict.fromkeys(["no engine", "policy", *webhooks], 1)
+    assert "which was called 0 times for its pods." in pods.notes
+    for name in ("policy: added p50", "ours: webhook's CPU", "annotation to PodWiring p90"):
+        assert values(identities, name) == {"1": 1, "3": 1}
     assert values(starts, "20 accounts: pod wired after") == dict.fromkeys(webhooks, 1)
+    assert values(starts, "20 accounts: annotation to PodWiring p50") == {"ours": 1}
     assert ("peer" in reviews.missing) is (binary is None)
     annotated = [account for account in created if account["metadata"].get("annotations")]
     assert (len(created), len(annotated)) == (21, 10)  # with the namespace's own

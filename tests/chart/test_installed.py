@@ -20,6 +20,7 @@ from workload_identity_operator import contract
 
 OUTSIDE = {"webhook": {"url": "https://127.0.0.1:1"}}
 ADMISSION = "admissionregistration.k8s.io"
+DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 WEBHOOKS = f"mutatingwebhookconfigurations.{ADMISSION}"
 
 
@@ -179,9 +180,12 @@ def rights(release: Release, account: str, namespace: str) -> set[tuple[str, ...
     }
 
 
-@pytest.mark.parametrize("values", [{}, OUTSIDE], ids=["inside", "outside"])
+POLICY = {"engine": "policy"}
+
+
+@pytest.mark.parametrize("values", [{}, OUTSIDE, POLICY], ids=["inside", "outside", "policy"])
 def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]) -> None:
-    """Beyond what everyone may do: read ServiceAccounts and webhooks, keep PodWirings and one object each."""
+    """Beyond what everyone may do: read accounts and webhooks, keep PodWirings and the release's own."""
     tables = ("get", "list", "watch", "create", "patch", "delete")
     everywhere = {
         *((verb, contract.POD_WIRING_GROUP, contract.POD_WIRINGS, "*") for verb in tables),
@@ -194,23 +198,35 @@ def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]
         ("patch", ADMISSION, "mutatingwebhookconfigurations", release.fullname),
         *(
             (verb, ADMISSION, "mutatingadmissionpolicybindings", release.fullname)
-            for verb in ("get", "list", "watch", "patch")
+            for verb in ("get", "list", "watch")
         ),
         ("create", "events.k8s.io", "events", "*"),
     }
-    secret = {(verb, "", "secrets", release.secret) for verb in ("get", "patch")}
+    declared = f"{release.fullname}-declared"
+    if values == POLICY:
+        definition = f"{contract.POD_WIRINGS}.{contract.POD_WIRING_GROUP}"
+        kept = ("get", "list", "watch", "create", "patch")
+        everywhere |= {
+            *((verb, "apiextensions.k8s.io", "customresourcedefinitions", definition) for verb in kept),
+        }
+        for kind in ("mutatingadmissionpolicies", "mutatingadmissionpolicybindings"):
+            everywhere |= {(verb, ADMISSION, kind, release.fullname) for verb in (*kept, "delete")}
+            everywhere |= {(verb, ADMISSION, kind, declared) for verb in ("create", "patch")}
+    here = {("get", "", "configmaps", declared), ("list", "", "configmaps", declared)}
+    here |= {("watch", "", "configmaps", declared)}
+    here |= {(verb, "", "secrets", release.secret) for verb in ("get", "patch") if values != OUTSIDE}
     release.helm("install", **values)
 
     def own(namespace: str) -> set[tuple[str, ...]]:
         return rights(release, release.fullname, namespace) - rights(release, "default", namespace)
 
     assert own(release.workloads) == everywhere
-    assert own(release.namespace) == everywhere | (set() if values else secret)
+    assert own(release.namespace) == everywhere | here
 
 
 def test_may_do_no_harm(release: Release) -> None:
     """The API server, asked one by one, refuses what an intruder in the operator's pod would want."""
-    release.helm("install")
+    release.helm("install", **POLICY)
     wanted = [
         "create secrets",
         "list secrets",
@@ -220,10 +236,15 @@ def test_may_do_no_harm(release: Release) -> None:
         f"create {WEBHOOKS}",
         f"patch {WEBHOOKS}/another",
         f"delete {WEBHOOKS}/{release.fullname}",
+        f"patch mutatingadmissionpolicies.{ADMISSION}/another",
+        f"create mutatingadmissionpolicies.{ADMISSION}",
+        f"list mutatingadmissionpolicies.{ADMISSION}",
+        f"patch mutatingadmissionpolicybindings.{ADMISSION}/another",
+        f"patch validatingadmissionpolicies.{ADMISSION}/{release.fullname}",
+        f"delete {DEFINITIONS}/{contract.POD_WIRINGS}.{contract.POD_WIRING_GROUP}",
+        f"patch {DEFINITIONS}/another",
         f"patch validatingwebhookconfigurations.{ADMISSION}/{release.fullname}",
         f"create mutatingadmissionpolicybindings.{ADMISSION}",
-        f"patch mutatingadmissionpolicybindings.{ADMISSION}/another",
-        f"patch mutatingadmissionpolicies.{ADMISSION}/{release.fullname}",
         "patch serviceaccounts",
         "create serviceaccounts --subresource=token",
         "impersonate serviceaccounts",
@@ -231,9 +252,11 @@ def test_may_do_no_harm(release: Release) -> None:
         "create pods",
         "patch events.events.k8s.io",
         "list events.events.k8s.io",
+        "get events.events.k8s.io",
         "get configmaps",
+        f"patch configmaps/{release.fullname}-declared",
         "list namespaces",
-        "list customresourcedefinitions.apiextensions.k8s.io",
+        f"list {DEFINITIONS}",
     ]
     who = f"--as=system:serviceaccount:{release.namespace}:{release.fullname}"
 

@@ -1,5 +1,6 @@
 """What the chart makes of its values, without a cluster."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from testkit.manifests import CHART, TENANT, read_values, rendered
 from testkit.processes import output_of
 from workload_identity_operator import __version__, clouds, contract, identity
 from workload_identity_operator.__main__ import cli
+from workload_identity_operator.declared import KINDS
 from workload_identity_operator.settings import DEFAULT_NAMESPACE, Flags, Settings, read_settings
 
 Render = Callable[..., dict[str, Any]]
@@ -73,7 +75,23 @@ def test_an_object_for_each_file(render: Render) -> None:
     """Each template makes one object and is named after its kind."""
     files = {path.stem for path in (CHART / "templates").glob("*.yaml")}
 
-    assert {kind.lower() for kind in render({"engine": "policy"})} == files
+    kinds = {kind.removeprefix("declared ") for kind in render({"engine": "policy"})}
+    assert {kind.lower() for kind in kinds} == files
+
+
+def test_what_is_kept_is_what_is_installed(render: Render) -> None:
+    """With a policy the operator's ConfigMap holds the very objects; else there is none."""
+    values: Values = {
+        "engine": "policy",
+        "selection": "label",
+        "commonLabels": {"build": "1234", "on": "true"},
+        "mutatingWebhookObjectSelector": {"matchExpressions": [TERM]},
+    }
+    objects = render(values)
+
+    declared = {kind: json.loads(text) for kind, text in objects["declared ConfigMap"]["data"].items()}
+    assert declared == {kind: objects[kind] for kind in KINDS}
+    assert not [kind for kind in render({"engine": "webhook"}) if kind.startswith("declared")]
 
 
 def test_objects_are_named_after_the_release(render: Render) -> None:
@@ -140,6 +158,8 @@ def test_an_operator_outside_the_cluster(render: Render, given: str, called: str
         "ClusterRoleBinding",
         "CustomResourceDefinition",
         "MutatingWebhookConfiguration",
+        "Role",
+        "RoleBinding",
         "ServiceAccount",
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",

@@ -37,6 +37,9 @@ VALUES = {"azureTenantID": TENANT, "engine": "auto"}
 BINDING = ("mutatingadmissionpolicybinding", RELEASE)
 PEER = contract.PEER_CONFIGURATION
 STAND_IN = peer_configuration(PEER, 1, failurePolicy="Ignore")
+KIND = "MutatingAdmissionPolicyBinding"
+REPAIRED = f'workload_identity_policy_repairs_total{{object="{KIND}"}}'
+AS_DECLARED = f'workload_identity_policy_state{{object="{KIND}",state="declared"}}'
 UNLABELLED = {"labels": {"app": "web"}}
 HANDED_OFF, TAKEN_OVER = "LabelledPodsHandedOff", "LabelledPodsTakenOver"
 
@@ -180,6 +183,53 @@ def test_edit_by_hand_is_put_right(served: Served) -> None:
         eventually(lambda: plane.kubectl("get", *BINDING, selector))
         assert told(plane, HANDED_OFF) == before
     eventually(lambda: left_to(plane) == "")
+
+
+@pytest.mark.parametrize("how", ["--server-side=true", "--server-side=false"])
+def test_deleted_binding_comes_back_handed_off(how: str) -> None:
+    """From its first instant, so the policy gets no labelled pod; the hand-off is no edit, nor helm's."""
+    with ExitStack() as stack:
+        plane = stack.enter_context(ControlPlane())
+        inside = stack.enter_context(fresh_namespace(plane))
+        stack.enter_context(installed(plane, STAND_IN))
+        port = free_port()
+        install_chart(plane, port, VALUES, how)
+        kubeconfig, environ = plane.kubeconfig_for(RELEASE, NAMESPACE), {"AZURE_TENANT_ID": TENANT}
+        operator = stack.enter_context(operator_running(plane, port, environ=environ, kubeconfig=kubeconfig))
+        known(inside)
+        eventually(lambda: not by_policy(inside))
+        eventually(lambda: operator.metric(AS_DECLARED) == 1)
+        before, events = plane.get(*BINDING), told(plane, HANDED_OFF)
+
+        plane.kubectl("delete", *BINDING)
+        eventually(lambda: operator.metric(REPAIRED) == 1)
+        eventually(lambda: by_policy(inside, metadata=UNLABELLED))
+        eventually(lambda: operator.metric(AS_DECLARED) == 1)
+
+        assert not by_policy(inside)
+        versions = stored_since(plane, before["metadata"]["resourceVersion"])
+        assert versions
+        assert before["metadata"]["uid"] not in {one["metadata"]["uid"] for one in versions}
+        for one in versions:
+            assert one["spec"] == before["spec"]
+            assert one["metadata"]["annotations"][contract.LEFT_TO] == PEER
+        assert operator.metric(REPAIRED) == 1
+        assert told(plane, HANDED_OFF) == events
+
+        install_chart(plane, port, {**VALUES, "commonLabels": {"changed": "yes"}}, how)
+        assert plane.get(*BINDING)["metadata"]["labels"]["changed"] == "yes"
+        assert left_to(plane) == PEER
+        plane.kubectl("delete", "mutatingwebhookconfiguration", PEER)
+        eventually(lambda: by_policy(inside))
+        assert left_to(plane) == ""
+
+
+def stored_since(plane: ControlPlane, version: str) -> list[dict[str, Any]]:
+    """Return the binding as each write after that version left it."""
+    path = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings"
+    query = f"watch=true&resourceVersion={version}&fieldSelector=metadata.name={RELEASE}&timeoutSeconds=2"
+    lines = plane.kubectl("get", f"--raw={path}?{query}").splitlines()
+    return [one["object"] for one in map(json.loads, lines) if one["type"] != "DELETED"]
 
 
 def test_replicas_tell_once(served: Served) -> None:

@@ -1,9 +1,7 @@
 """The API server wires pods by itself; the webhook is asked for the rest only."""
 
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import kubernetes.client
@@ -23,7 +21,6 @@ WIRED = {
     "AZURE_FEDERATED_TOKEN_FILE": "/var/run/secrets/azure/wi/token/azure-identity-token",
     "AZURE_AUTHORITY_HOST": "https://login.microsoftonline.com/",
 }
-BINDING = ("mutatingadmissionpolicybinding", "workload-identity-operator")
 
 
 def ours(stored: Mapping[str, Any]) -> list[str]:
@@ -213,34 +210,6 @@ def test_container_that_a_later_webhook_adds(inside: Namespace, labels: Mapping[
 
     assert env_of(stored, "sidecar") == env_of(stored, "app") == WIRED
     assert ours(stored) == [contract.POLICY_VOLUME]
-
-
-@contextmanager
-def without_binding(served: Served) -> Iterator[None]:
-    """Have the policy bound to nothing meanwhile."""
-    found = served.plane.get(*BINDING)
-    for key in ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"):
-        found["metadata"].pop(key, None)
-    served.plane.kubectl("delete", *BINDING)
-    try:
-        yield
-    finally:
-        served.plane.kubectl("create", "--filename=-", given=json.dumps(found))
-
-
-def test_webhook_wires_when_the_policy_is_gone(served: Served, inside: Namespace) -> None:
-    """Someone deleted it: pods go to the webhook, and back when it is there again."""
-    known(inside)
-    with without_binding(served):
-        stored = eventually(
-            lambda: (
-                (one := look(inside, pod("web", "billing"))) and ours(one) != [contract.POLICY_VOLUME] and one
-            )
-        )
-        assert env_of(stored) == WIRED
-        assert len(ours(stored)) == 1
-
-    eventually(lambda: ours(look(inside, pod("web", "billing"))) == [contract.POLICY_VOLUME])
 
 
 # Whom the webhook is asked about must never break a pod.

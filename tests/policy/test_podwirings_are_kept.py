@@ -10,8 +10,6 @@ from testkit.processes import ProcessFailed
 from testkit.workloads import CLIENT, Namespace, eventually
 from workload_identity_operator import contract
 
-CRD = "podwirings.workload-identity.io"
-
 
 def table(inside: Namespace) -> dict[str, Any] | None:
     """Return the namespace's PodWiring; None when there is none."""
@@ -164,23 +162,3 @@ def test_largest_table_is_stored(inside: Namespace) -> None:
 
     assert list(found["spec"]["identities"]) == ["sa-0", "sa-1", "sa-2", "sa-3"]
     assert {one["type"]: one["status"] for one in found["status"]["conditions"]}["Truncated"] == "True"
-
-
-def test_missing_resource_is_said_and_its_return_noticed(served: Served, inside: Namespace) -> None:
-    """Deleted by hand, the webhook goes on; back again, every namespace has its PodWiring again."""
-    inside.account("billing", {contract.CLIENT_ID: CLIENT})
-    eventually(lambda: settled(inside))
-    definition = served.plane.get("crd", CRD)
-    definition.pop("status")
-    for key in ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"):
-        definition["metadata"].pop(key, None)
-    log = served.operator.child.log
-
-    served.plane.kubectl("delete", "crd", CRD)
-    eventually(lambda: "PodWirings are not installed" in log.read_text())
-    assert served.operator.ready()
-    served.plane.kubectl("create", "--filename=-", given=json.dumps(definition))
-    served.plane.kubectl("wait", "--for=condition=Established", "crd", CRD)
-
-    eventually(lambda: identities(inside).keys() == {"billing"})
-    assert log.read_text().count("PodWirings are not installed") == 1

@@ -10,15 +10,18 @@ Expressions in CEL. The API server stops at the first part that decides: the che
 
 {{/*
 Of a pod: whether something is left to wire. An error would refuse the pod, so nothing is taken to be there:
-a list that the author left out can be absent or null.
+a list that the author left out can be absent or null. A token for somebody else's audience is none: the policy
+may have been edited a moment ago.
 */}}
 {{- define "workload-identity-operator.unwired" -}}
 {{- $facts := include "workload-identity-operator.facts" . | fromYaml -}}
+{{- $audiences := list (include "workload-identity-operator.audience" .) .Values.customTokenEndpoint.audience | compact -}}
 object.spec.containers == null ||
 object.metadata.?annotations[?"{{ $facts.prefix }}inject-proxy-sidecar"].hasValue() ||
 !object.spec.?volumes.orValue([]).exists(v,
   v.name.startsWith("{{ $facts.volumePrefix }}") && has(v.projected) && v.projected.sources != null &&
-  v.projected.sources.exists(s, s.?serviceAccountToken.?path.orValue("") == "{{ $facts.tokenPath }}")) ||
+  v.projected.sources.exists(s, s.?serviceAccountToken.?path.orValue("") == "{{ $facts.tokenPath }}" &&
+    s.serviceAccountToken.?audience.orValue("") in {{ $audiences | toJson }})) ||
 (object.spec.containers + object.spec.?initContainers.orValue([])).exists(c,
   !c.?env.orValue([]).exists(e, e.name == "{{ $facts.tokenFileVariable }}") ||
   !c.?volumeMounts.orValue([]).exists(m, m.name.startsWith("{{ $facts.volumePrefix }}") &&

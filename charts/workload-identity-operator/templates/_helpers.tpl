@@ -35,6 +35,11 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- printf "%s-certificate" (include "workload-identity-operator.fullname" .) -}}
 {{- end -}}
 
+{{/* Where the release says once more what it installs of the policy. */}}
+{{- define "workload-identity-operator.declared" -}}
+{{- printf "%s-declared" (include "workload-identity-operator.fullname" .) -}}
+{{- end -}}
+
 {{- define "workload-identity-operator.guard" -}}
 {{- printf "%s-guard" (include "workload-identity-operator.fullname" .) -}}
 {{- end -}}

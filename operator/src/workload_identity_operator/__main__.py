@@ -45,6 +45,10 @@ def _option(name: str, text: str, **more: Any) -> Callable[[Callable[..., None]]
     "--webhook-configuration", "MutatingWebhookConfiguration that is kept; the policy's binding has its name."
 )
 @_option("--certificate-secret", "Secret through which replicas share the serving certificate.")
+@_option(
+    "--declaration",
+    "ConfigMap with the policy as the chart declares it; what differs is put right.",
+)
 @_option("--disable-cert-rotation", "Take tls.crt and tls.key as someone else keeps them.", is_flag=True)
 @_option("--webhook-cert-dir", "Where they are then.")
 @_option("--tls-min-version", f"Oldest TLS version spoken: {', '.join(TLS_VERSIONS)}.")

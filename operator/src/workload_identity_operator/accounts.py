@@ -107,12 +107,20 @@ class Accounts:
         self.on_change(namespace)
 
     async def fill(self, listing: AsyncIterable[tuple[str, str, Annotations]]) -> None:
-        """Take a listing of all ServiceAccounts, which may be older than what the watch tells meanwhile."""
+        """Take a listing of all ServiceAccounts, which may be older than what the watch tells meanwhile.
+
+        Whoever is not in it is gone: a watch that was away is never told of deletions it missed. Not so
+        when the listing breaks off, which leaves the rest as it was.
+        """
         self._filling = True
+        absent = {(namespace, name) for namespace, inside in self._table.items() for name in inside}
         try:
             async for namespace, name, annotations in listing:
-                if (namespace, name) not in self._told and (kept := ours(annotations)):
-                    self._keep(namespace, name, kept)
+                absent.discard((namespace, name))
+                if (namespace, name) not in self._told:
+                    self._keep(namespace, name, ours(annotations))
+            for namespace, name in absent - self._told:
+                self._keep(namespace, name, {})
         finally:
             self._filling = False
             self._told.clear()

@@ -82,6 +82,8 @@ POD_WIRINGS: Final = "podwirings"
 """The resource, as it stands in a URL."""
 POD_WIRING_NAME: Final = "workload-identity"
 """Name of the one PodWiring of a namespace."""
+POD_WIRING_KEEPER: Final = f"{POD_WIRING_GROUP}/kept-by"
+"""Its annotation: the webhook configuration of the release whose operator keeps it."""
 MAX_POD_WIRING_BYTES: Final = 900_000
 """Of identities in one PodWiring; etcd takes requests of 1.5 MiB."""
 

@@ -1,15 +1,17 @@
 """Edge: what kopf runs for us. Handlers take what the API server told and write nothing anywhere."""
 
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
+import aiohttp
 import kopf
 
 from workload_identity_operator.accounts import Accounts
-from workload_identity_operator.kube import PAGE, Cluster
+from workload_identity_operator.kube import PAGE, SERVICE_ACCOUNTS, Cluster
 from workload_identity_operator.serving import AdmissionServer
 
-# A worker for each object lives this long, in seconds, after its last event: with kopf's five
-# seconds the first listing of 10,000 ServiceAccounts holds twice the memory.
+# A worker for each object that changed lives this long, in seconds, after its last event: many can change at
+# once.
 _IDLE_WORKER: Final = 0.1
 # Seconds. A watch that the network dropped silently is noticed within these.
 _WATCH: Final = 10 * 60
@@ -33,15 +35,42 @@ def registry(accounts: Accounts, cluster: Cluster, server: AdmissionServer) -> k
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        return kopf.AiohttpSession(server=cluster.server, aiohttp_session=cluster.open())
+        return kopf.AiohttpSession(server=cluster.server, aiohttp_session=cluster.open(listing(accounts)))
 
     # on.event, not index: an index makes every object wait for all others, which is quadratic.
     @kopf.on.event("", "v1", "serviceaccounts", registry=handlers)
     async def take(event: kopf.RawEvent, **_: Any) -> None:
-        meta = event["object"]["metadata"]
         if event["type"] == "DELETED":
-            accounts.drop(meta["namespace"], meta["name"])
+            accounts.drop(*_named(event["object"]))
         else:
-            accounts.put(meta["namespace"], meta["name"], meta.get("annotations"))
+            accounts.put(*_named(event["object"]), _annotations(event["object"]))
 
     return handlers
+
+
+def listing(accounts: Accounts) -> type[aiohttp.ClientResponse]:
+    """Return the class of kopf's answers: ServiceAccounts that are listed go to the table at once.
+
+    kopf is told of none of them, only of changes: a queue, a task and a memory for each, which it keeps even
+    for those that nobody annotated, were nine tenths of what starting cost in a cluster of 10,000.
+    """
+
+    class Listing(aiohttp.ClientResponse):
+        async def json(self, **options: Any) -> Any:
+            found = await super().json(**options)
+            if self.url.path.endswith(SERVICE_ACCOUNTS) and isinstance(found, dict) and "items" in found:
+                for item in found["items"] or ():
+                    accounts.put(*_named(item), _annotations(item))
+                found["items"] = []
+            return found
+
+    return Listing
+
+
+def _named(account: Mapping[str, Any]) -> tuple[str, str]:
+    return account["metadata"]["namespace"], account["metadata"]["name"]
+
+
+def _annotations(account: Mapping[str, Any]) -> Mapping[str, str] | None:
+    found: Mapping[str, str] | None = account["metadata"].get("annotations")
+    return found

@@ -1,11 +1,13 @@
 """All Prometheus instruments. `azwi_mutation_request` is the peer's, so that dashboards go on working."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from workload_identity_operator import __version__
+from workload_identity_operator.declared import STATES, State
 
 BUCKETS: Final = (
     *(n / 1000 for n in range(1, 10)),
@@ -23,7 +25,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._namespaces: set[str] = set()
+        self._reviews_of: dict[str, Histogram] = {}
         self._reviews = Histogram(
             "azwi_mutation_request",
             "Time a review took, in seconds",
@@ -31,18 +33,20 @@ class Metrics:
             buckets=BUCKETS,
             registry=self._registry,
         )
-        self._outcomes = Counter(
+        outcomes = Counter(
             "workload_identity_reviews",
             "Reviews answered, by outcome: wired, unchanged, refused, missing, failed, unreadable",
             ["outcome"],
             registry=self._registry,
         )
-        self._lookups = Counter(
+        self._outcome = cache(outcomes.labels)  # there are few
+        lookups = Counter(
             "workload_identity_account_lookups",
             "ServiceAccounts looked up for a review, by answer: table, live, missing, failed",
             ["answer"],
             registry=self._registry,
         )
+        self._lookup = cache(lookups.labels)
         self._expiry = Gauge(
             "workload_identity_certificate_expiry_timestamp_seconds",
             "When the serving certificate ends, in seconds since the epoch",
@@ -51,6 +55,18 @@ class Metrics:
         self._peer = Gauge(
             "workload_identity_peer_present",
             "1 while Azure/azure-workload-identity is installed too, which labelled pods are left to",
+            registry=self._registry,
+        )
+        self._policy = Gauge(
+            "workload_identity_policy_state",
+            "1 for the state of each object of the policy: declared, edited, missing, unknown",
+            ["object", "state"],
+            registry=self._registry,
+        )
+        self._repairs = Counter(
+            "workload_identity_policy_repairs",
+            "Objects of the policy that were put right",
+            ["object"],
             registry=self._registry,
         )
         Gauge("workload_identity_build_info", "1", ["version"], registry=self._registry).labels(
@@ -70,21 +86,22 @@ class Metrics:
 
     def reviewed(self, namespace: str, outcome: str, seconds: float) -> None:
         """Count a review."""
-        if namespace not in self._namespaces:
-            if len(self._namespaces) >= MOST_NAMESPACES:
-                namespace = "_other"
-            else:
-                self._namespaces.add(namespace)
-        self._reviews.labels(namespace, "webhook").observe(seconds)
-        self._outcomes.labels(outcome).inc()
+        of_it = self._reviews_of.get(namespace)
+        if of_it is None:
+            told = namespace if len(self._reviews_of) < MOST_NAMESPACES else "_other"
+            of_it = self._reviews.labels(told, "webhook")
+            if told == namespace:
+                self._reviews_of[namespace] = of_it
+        of_it.observe(seconds)
+        self._outcome(outcome).inc()
 
     def unreadable(self) -> None:
         """Count a request that was no review."""
-        self._outcomes.labels("unreadable").inc()
+        self._outcome("unreadable").inc()
 
     def looked_up(self, answer: str) -> None:
         """Count a look-up of a ServiceAccount."""
-        self._lookups.labels(answer).inc()
+        self._lookup(answer).inc()
 
     def certificate_ends(self, epoch: float) -> None:
         """Take when the serving certificate ends, in seconds since the epoch."""
@@ -93,6 +110,17 @@ class Metrics:
     def peer_is(self, *, present: bool) -> None:
         """Take whether Azure/azure-workload-identity is installed too."""
         self._peer.set(present)
+
+    def policy_states(self, states: Mapping[str, State]) -> None:
+        """Take how the objects of the policy are, by kind; those that are not named are not ours to keep."""
+        self._policy.clear()
+        for kind, current in states.items():
+            for state in STATES:
+                self._policy.labels(kind, state).set(state == current)
+
+    def policy_repaired(self, kind: str) -> None:
+        """Count that an object of the policy was put right."""
+        self._repairs.labels(kind).inc()
 
     def exposition(self) -> bytes:
         """Return what a scrape gets."""

@@ -9,21 +9,16 @@ tells of it by an Event.
 
 import asyncio
 import logging
-import platform
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Final
 
-from workload_identity_operator import contract
+from workload_identity_operator import contract, events
+from workload_identity_operator.following import RETRY_AFTER
 from workload_identity_operator.kube import ApiError, KubeApi
 from workload_identity_operator.shapes import Json
 
-RETRY_AFTER: Final = 2.0
-"""Seconds."""
 RELOADED_AFTER: Final = 3.0
 """Seconds from a change of the binding until API servers surely go by it; they reload once a second."""
-EVENTS_IN: Final = "default"
-"""The namespace of Events about objects without one."""
 
 _UNLABELLED: Final[Json] = {
     "matchExpressions": [{"key": contract.USE_LABEL, "operator": "NotIn", "values": ["true"]}]
@@ -100,6 +95,15 @@ class Peer:
         self._binding, self._binding_known = bindings.get(self._ours), True
         self._wake.set()
 
+    def hand_off(self) -> tuple[Json, Json]:
+        """Return the annotations, and the part of its spec, by which a binding leaves labelled pods out.
+
+        Both are empty where the peer is not there, or not known to be.
+        """
+        if not self._peer:
+            return {}, {}
+        return {contract.LEFT_TO: self._peer}, {"matchResources": {"objectSelector": _UNLABELLED}}
+
     async def run(self) -> None:
         """Keep the binding for ever."""
         told = ""
@@ -120,10 +124,8 @@ class Peer:
             return
         binding, peer = self._binding, self._peer
         if binding and not _leaves(binding, peer):
-            annotations = {contract.LEFT_TO: peer} if peer else {}
-            spec = {"matchResources": {"objectSelector": _UNLABELLED}} if peer else {}
             former = _left_to(binding)
-            written = await self._api.apply_policy_binding(binding, annotations, spec)
+            written = await self._api.apply_hand_off(binding, *self.hand_off())
             if written is None:
                 return  # somebody wrote it meanwhile: the watch brings what they wrote
             self._binding = written
@@ -133,30 +135,13 @@ class Peer:
         asyncio.get_running_loop().call_later(RELOADED_AFTER if peer else 0, self.settled.set)
 
     async def _tell(self, binding: Json, peer: str, former: str) -> None:
-        """Create the Event of a hand-off or a take-over."""
+        """Tell of a hand-off or a take-over."""
         if peer:
-            reason, action = "LabelledPodsHandedOff", "HandOff"
             note = f"labelled pods are wired by {peer} from now on, unlabelled ones by this policy"
+            await events.tell(self._api, binding, events.HANDED_OFF, note)
         else:
-            reason, action = "LabelledPodsTakenOver", "TakeOver"
             note = f"{former} is gone: labelled pods are wired by this policy again"
-        regarding = {key: binding[key] for key in ("apiVersion", "kind")}
-        regarding |= {key: binding["metadata"][key] for key in ("name", "uid", "resourceVersion")}
-        event = {
-            "metadata": {"generateName": f"{self._ours}-", "namespace": EVENTS_IN},
-            "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-            "type": "Normal",
-            "reason": reason,
-            "action": action,
-            "note": note,
-            "regarding": regarding,
-            "reportingController": f"{contract.POD_WIRING_GROUP}/operator",
-            "reportingInstance": platform.node()[:128] or "operator",
-        }
-        try:
-            await self._api.create_event(EVENTS_IN, event)
-        except ApiError as error:  # the hand-off is done, and in the log
-            _log.warning("the Event %s cannot be written: %s", reason, error)
+            await events.tell(self._api, binding, events.TAKEN_OVER, note)
 
 
 def _leaves(binding: Json, peer: str) -> bool:

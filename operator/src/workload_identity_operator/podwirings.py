@@ -1,7 +1,9 @@
 """Edge: keeps each namespace's PodWiring what its ServiceAccounts' annotations say.
 
 Every replica does, and all write the same. Changes by hand are put right at once. What another replica
-wrote is given a few seconds before we disagree: it may have heard of a ServiceAccount before us.
+wrote is given a few seconds before we disagree: it may have heard of a ServiceAccount before us. With the
+operator of another release, whose settings are others, we would disagree for ever: a PodWiring says whose
+it is, and stays theirs as long as that release is there.
 """
 
 import asyncio
@@ -13,12 +15,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
+from workload_identity_operator import contract
 from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.compiling import compile_identities, status_of
-from workload_identity_operator.following import AGAIN_AFTER, NOT_FOUND, PASSING, RETRY_AFTER
+from workload_identity_operator.following import FORBIDDEN, NOT_FOUND, RETRY_AFTER, follow
 from workload_identity_operator.kube import FIELD_MANAGER, ApiError, KubeApi
 from workload_identity_operator.settings import Settings
-from workload_identity_operator.shapes import Json
+from workload_identity_operator.shapes import Json, is_object_name
 
 T = TypeVar("T")
 
@@ -26,10 +29,10 @@ BATCH: Final = 0.05
 """Seconds after a change in which more of them make one write."""
 RECONSIDER: Final = 5.0
 """Seconds until we disagree with what another replica wrote."""
-RESOURCE_AFTER: Final = 5.0
-"""Seconds between looks for a resource that is not installed."""
 AT_ONCE: Final = 8
 """Namespaces written at the same time."""
+THERE_FOR: Final = 10.0
+"""Seconds that another release which was there is taken to be still there."""
 _LONGEST_RETRY: Final = 60.0
 """Seconds between tries in a namespace where nothing can be written."""
 
@@ -44,11 +47,13 @@ class _Stored:
         spec: Its digest; the spec itself can be large.
         status: As it is.
         generation: That of the spec.
+        keeper: The webhook configuration of the release that wrote it; "" when it does not say.
     """
 
     spec: bytes
     status: Json
     generation: int
+    keeper: str
 
 
 class PodWirings:
@@ -65,6 +70,8 @@ class PodWirings:
         self._served = asyncio.Event()
         self._said = ""
         self._faults: dict[str, int] = {}
+        self._others: dict[str, float] = {}
+        self._left: set[str] = set()
 
     def start(self) -> None:
         """Take that the table is complete, and that the policy may wire from what is written now."""
@@ -78,28 +85,10 @@ class PodWirings:
     async def run(self) -> None:
         """Keep them for ever."""
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._follow())
+            both.create_task(follow(self._watch, self._lose))
             both.create_task(self._write())
 
     # What the API server holds.
-
-    async def _follow(self) -> None:
-        """Know what the API server holds, as long as it serves the resource."""
-        while True:
-            pause = AGAIN_AFTER
-            try:
-                await self._watch()
-            except ApiError as error:
-                self._served.clear()
-                if error.status == NOT_FOUND:
-                    self._say(
-                        "PodWirings are not installed: every pod is wired by the webhook", logging.WARNING
-                    )
-                    pause = RESOURCE_AFTER
-                elif error.status not in PASSING:
-                    self._say(f"PodWirings cannot be kept: {error}", logging.WARNING)
-                    pause = RETRY_AFTER
-            await asyncio.sleep(pause)
 
     async def _watch(self) -> None:
         found: dict[str, _Stored] = {}
@@ -115,6 +104,13 @@ class PodWirings:
                     self.changed(namespace)
             else:
                 self._take(kind, wiring)
+
+    def _lose(self, error: ApiError) -> None:
+        self._served.clear()
+        if error.status == NOT_FOUND:
+            self._say("PodWirings are not installed: every pod is wired by the webhook", logging.WARNING)
+        else:
+            self._say(f"PodWirings cannot be kept: {error}", logging.WARNING)
 
     def _take(self, kind: str, wiring: Json) -> None:
         namespace = wiring["metadata"]["namespace"]
@@ -167,13 +163,55 @@ class PodWirings:
                 self._stored.pop(namespace, None)
             return
         if held is None or held.spec != _digest(wanted.spec):
-            held = _held(await self._api.apply_pod_wiring(namespace, wanted.spec))
+            if held and await self._is_anothers(namespace, held.keeper):
+                self._leave(namespace)
+                return
+            keeper = self._settings.webhook_configuration
+            held = _held(await self._api.apply_pod_wiring(namespace, wanted.spec, keeper))
             self._stored[namespace] = held
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         status = status_of(wanted, held.generation, held.status, now)
         if held.status != status:
             written = await self._api.apply_pod_wiring_status(namespace, status)
             self._stored[namespace] = _held(written)
+
+    def _leave(self, namespace: str) -> None:
+        """Look again later whether whoever keeps a PodWiring is still there."""
+        if namespace not in self._left:
+            self._left.add(namespace)
+            asyncio.get_running_loop().call_later(THERE_FOR, self._reconsider, namespace)
+
+    def _reconsider(self, namespace: str) -> None:
+        self._left.discard(namespace)
+        self.changed(namespace)
+
+    async def _is_anothers(self, namespace: str, keeper: str) -> bool:
+        """Whether another release keeps a PodWiring, and is still there; that is said once of each."""
+        if keeper in {"", self._settings.webhook_configuration} or not is_object_name(keeper):
+            return False
+        now = asyncio.get_running_loop().time()
+        if now - self._others.get(keeper, -THERE_FOR) < THERE_FOR:
+            return True
+        try:
+            found = await self._api.webhook_configuration(keeper)
+        except ApiError as error:
+            if error.status == FORBIDDEN:
+                return False
+            raise
+        webhooks = (found or {}).get("webhooks") or ()
+        if not any(webhook["name"] == contract.WEBHOOK_NAME for webhook in webhooks):
+            self._others.pop(keeper, None)
+            return False
+        if keeper not in self._others:
+            _log.warning(
+                "PodWirings, such as that of namespace %s, are kept by the release of "
+                "MutatingWebhookConfiguration %s with settings other than ours, and left to it: give both "
+                "the same tenant, authority host and audience, or uninstall one",
+                namespace,
+                keeper,
+            )
+        self._others[keeper] = now
+        return True
 
     def _say(self, what: str, level: int = logging.INFO) -> None:
         """Log it, unless it was the last thing said."""
@@ -183,7 +221,9 @@ class PodWirings:
 
 
 def _held(wiring: Json) -> _Stored:
-    return _Stored(_digest(wiring.get("spec")), wiring.get("status") or {}, wiring["metadata"]["generation"])
+    meta = wiring["metadata"]
+    keeper = (meta.get("annotations") or {}).get(contract.POD_WIRING_KEEPER, "")
+    return _Stored(_digest(wiring.get("spec")), wiring.get("status") or {}, meta["generation"], keeper)
 
 
 def _digest(spec: object) -> bytes:

@@ -2,21 +2,24 @@
 
 import asyncio
 import logging
+import random
 import signal
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import aiohttp
 import kopf
 
 from workload_identity_operator import admission, certificates, trust, upgrades
 from workload_identity_operator.accounts import Accounts
-from workload_identity_operator.following import follow
+from workload_identity_operator.following import follow_all
 from workload_identity_operator.handlers import registry
 from workload_identity_operator.health import Health
 from workload_identity_operator.kube import ApiError, Cluster, KubeApi
 from workload_identity_operator.metrics import Metrics
 from workload_identity_operator.peer import Peer
 from workload_identity_operator.podwirings import PodWirings
+from workload_identity_operator.repairs import Repairs
 from workload_identity_operator.reviews import Review
 from workload_identity_operator.serving import AdmissionServer, probes
 from workload_identity_operator.settings import Settings
@@ -27,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 _RETRY_AFTER: Final = 2.0
 """Seconds."""
+_LIST_EVERY: Final = 10 * 60.0
+"""Seconds between listings of all ServiceAccounts, at most; at least half of it."""
 _LOOK_AT_FILES_EVERY: Final = 10.0
 """Seconds."""
 
@@ -39,7 +44,7 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
         ExceptionGroup: Something broke that a restart may mend.
     """
     health, metrics = Health(), Metrics()
-    async with cluster.open() as session:
+    async with cluster.open(aiohttp.ClientResponse) as session:
         api = KubeApi(cluster.server, session)
         accounts = Accounts(api.service_account, metrics.looked_up)
         wirings = PodWirings(api, accounts, settings)
@@ -58,11 +63,17 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
             peer.take_configurations(configurations)
             unlabelled.take_configurations(configurations)
 
+        filled = asyncio.Event()
+
         async def begin() -> None:
-            await _fill(accounts, api, health)
+            await filled.wait()
             unlabelled.start()
             await peer.settled.wait()  # what the policy wires from is written once it is known for whom
             wirings.start()
+
+        async def repair() -> None:
+            await peer.settled.wait()  # likewise a binding that is missing
+            await Repairs(api, settings, metrics, peer.hand_off).run()
 
         native_sidecars = True  # as in all clusters that upstream supports, until this one tells
 
@@ -85,15 +96,19 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
             _log.info("starting", extra={name: f"http://{where}" for name, where in addresses.items()})
             async with asyncio.TaskGroup() as duties:
                 tasks = [
+                    duties.create_task(_keep_table(accounts, api, health, filled)),
                     duties.create_task(begin()),
                     duties.create_task(wirings.run()),
                     duties.create_task(unlabelled.run()),
                     duties.create_task(peer.run()),
+                    duties.create_task(repair()),
                     duties.create_task(
-                        follow("webhook configurations", api.webhook_configurations, take_configurations)
+                        follow_all("webhook configurations", api.webhook_configurations, take_configurations)
                     ),
                     duties.create_task(
-                        follow("the policy's binding", lambda: api.policy_binding(ours), peer.take_binding)
+                        follow_all(
+                            "the policy's binding", lambda: api.policy_binding(ours), peer.take_binding
+                        )
                     ),
                     duties.create_task(upgrades.follow(api, health, take_version)),
                     duties.create_task(_keep_certificate(api, settings, health, load)),
@@ -131,21 +146,28 @@ async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) 
         signals.cancel()
 
 
-async def _fill(accounts: Accounts, api: KubeApi, health: Health) -> None:
-    """List all ServiceAccounts once: kopf does not say when its own first listing is through."""
+async def _keep_table(accounts: Accounts, api: KubeApi, health: Health, filled: asyncio.Event) -> None:
+    """List all ServiceAccounts: at start, which sets `filled`, and now and then.
+
+    kopf does not say when its own first listing is through, nor what was deleted while its watch was away.
+    """
     told = ""
     while True:
+        pause = random.uniform(_LIST_EVERY / 2, _LIST_EVERY)  # noqa: S311 - so that replicas take turns
         try:
             await accounts.fill(api.service_accounts())
+            told = ""
         except ApiError as error:
             if str(error) != told:
                 told = str(error)
                 _log.warning("ServiceAccounts could not be listed: %s", told)
-            await asyncio.sleep(_RETRY_AFTER)
+            pause = pause if filled.is_set() else _RETRY_AFTER
         else:
-            break
-    _log.info("the table of ServiceAccounts is filled", extra={"identities": len(accounts)})
-    health.met("table")
+            if not filled.is_set():
+                filled.set()
+                _log.info("the table of ServiceAccounts is filled", extra={"identities": len(accounts)})
+                health.met("table")
+        await asyncio.sleep(pause)
 
 
 async def _keep_certificate(

@@ -15,17 +15,15 @@ from typing import Final, TypeAlias
 import kopf
 from aiohttp import web
 
-from workload_identity_operator import contract, reviews
+from workload_identity_operator import contract, http1, reviews
 from workload_identity_operator.admission import Answer
 from workload_identity_operator.health import Health
+from workload_identity_operator.http1 import Request, Response
 from workload_identity_operator.metrics import Metrics
 from workload_identity_operator.reviews import NoReview, Review
 from workload_identity_operator.settings import Address
 
 _log = logging.getLogger(__name__)
-
-READ_TIMEOUT: Final = 10.0
-"""Seconds that a review's body may take to arrive; the API server waits no longer for the answer."""
 
 _PATHS: Final = (contract.WEBHOOK_PATH, contract.WEBHOOK_PATH + contract.UNLABELLED_PATH)
 _LONGEST_LOGGED: Final = 500
@@ -76,8 +74,9 @@ class AdmissionServer:
     async def __call__(self, _: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
         """Listen from the first certificate on, until cancelled."""
         await self._certified.wait()
-        server = web.Server(self._answer, access_log=None)
-        async with _serving(server, self._socket, self._tls):
+        async with http1.serving(
+            self._answer, self._refuse, contract.MAX_REVIEW_BYTES, self._socket, self._tls
+        ):
             self._health.met("server")
             _log.info(
                 "reviews are answered", extra={"address": f"https://{self.address}{contract.WEBHOOK_PATH}"}
@@ -85,14 +84,18 @@ class AdmissionServer:
             yield kopf.WebhookClientConfig(url=f"https://{self.address}{contract.WEBHOOK_PATH}")
             await asyncio.Event().wait()
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _refuse(self, status: int, message: str, peer: str = "") -> Response:
+        self._metrics.unreadable()
+        _log.info("a request was no review", extra={"reason": message, "peer": peer})
+        return Response(status, reviews.unreadable(status, message))
+
+    async def _answer(self, request: Request) -> Response:
         started = perf_counter()
         try:
-            review = reviews.read_review(await _body(request))
+            _check(request)
+            review = reviews.read_review(request.body)
         except NoReview as fault:
-            self._metrics.unreadable()
-            _log.info("a request was no review", extra={"reason": str(fault), "peer": request.remote or ""})
-            return _json(reviews.unreadable(fault.status, str(fault)), fault.status)
+            return self._refuse(fault.status, str(fault), request.peer)
         try:
             answer = await self._admit(review, request.path == contract.WEBHOOK_PATH)
         except Exception:  # noqa: BLE001 - one review's failure is answered, the server lives on
@@ -110,36 +113,17 @@ class AdmissionServer:
             # Whoever reaches the port chooses them, and how long they are.
             about = {key: value[:_LONGEST_LOGGED] for key, value in about.items()}
             _log.log(logging.INFO if answer.reason else logging.DEBUG, "pod %s", answer.outcome, extra=about)
-        return _json(answer.body)
+        return Response(200, answer.body)
 
 
-async def _body(request: web.BaseRequest) -> bytes:
-    """Return the body of a review's request.
-
-    Raises:
-        NoReview: It is none by path, method, content type or size, or did not arrive in time.
-    """
+def _check(request: Request) -> None:
+    """Raise NoReview for what is no review's request by path, method or content type."""
     if request.path not in _PATHS:
         raise NoReview(f"wanted {contract.WEBHOOK_PATH}, found {request.path[:64]!r}", 404)
     if request.method != "POST":
         raise NoReview(f"wanted POST, found {request.method[:16]}", 405)
-    if request.headers.get("Content-Type") != reviews.CONTENT_TYPE:
-        found = request.headers.get("Content-Type", "")
-        raise NoReview(f"wanted Content-Type {reviews.CONTENT_TYPE}, found {found[:64]!r}")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(READ_TIMEOUT):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > contract.MAX_REVIEW_BYTES:
-                    raise NoReview(f"wanted at most {contract.MAX_REVIEW_BYTES} bytes, found more", 413)
-    except TimeoutError as error:
-        raise NoReview(f"the body did not arrive within {READ_TIMEOUT:g} s", 408) from error
-    return bytes(body)
-
-
-def _json(body: bytes, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, content_type=reviews.CONTENT_TYPE)
+    if request.content_type != reviews.CONTENT_TYPE:
+        raise NoReview(f"wanted Content-Type {reviews.CONTENT_TYPE}, found {request.content_type[:64]!r}")
 
 
 @asynccontextmanager
@@ -201,14 +185,12 @@ def _address_of(bound: socket.socket, address: Address) -> Address:
 
 
 @asynccontextmanager
-async def _serving(
-    server: web.Server, bound: socket.socket, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[None]:
+async def _serving(server: web.Server, bound: socket.socket) -> AsyncIterator[None]:
     """Serve on the socket until the block ends."""
     runner = web.ServerRunner(server, shutdown_timeout=5.0)
     await runner.setup()
     try:
-        await web.SockSite(runner, bound, ssl_context=tls).start()
+        await web.SockSite(runner, bound).start()
         yield
     finally:
         await runner.cleanup()

@@ -59,7 +59,7 @@ class Address:
 class Flags:
     """The command line as given, nothing checked.
 
-    Attributes are named after their flags; defaults are the peer's, but for the last five, which
+    Attributes are named after their flags; defaults are the peer's, but for the last six, which
     the peer does not have.
     """
 
@@ -78,6 +78,7 @@ class Flags:
     authority_host: str = ""
     webhook_configuration: str = "workload-identity-operator"
     certificate_secret: str = "workload-identity-operator-certificate"  # noqa: S105 - the Secret's name
+    declaration: str = "workload-identity-operator-declared"
     drain_seconds: float = 5.0
 
 
@@ -102,6 +103,7 @@ class Settings:
         certificate_secret: Secret in `namespace` through which replicas share that certificate.
         webhook_configuration: MutatingWebhookConfiguration that the operator keeps; its policy's binding has
             the same name.
+        declaration: ConfigMap in `namespace` with the policy's objects as the chart declares them.
         kubeconfig: None looks at `KUBECONFIG`, the pod's own ServiceAccount, `~/.kube/config`.
         drain: How long, in seconds, reviews are still answered after SIGTERM.
     """
@@ -120,6 +122,7 @@ class Settings:
     certificate_folder: Path | None
     certificate_secret: str
     webhook_configuration: str
+    declaration: str
     kubeconfig: Path | None
     drain: float
 
@@ -171,6 +174,7 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         webhook_configuration=checked(
             lambda: _name("--webhook-configuration", flags.webhook_configuration), ""
         ),
+        declaration=checked(lambda: _name("--declaration", flags.declaration), ""),
         kubeconfig=checked(lambda: _kubeconfig(flags.kubeconfig), None),
         drain=checked(lambda: _seconds("--drain-seconds", flags.drain_seconds), 0.0),
     )

@@ -36,25 +36,29 @@ def mapping(value: object, where: str) -> Json:
 def items(parent: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
     """Return the list under key; () for null or none. Raises PodRefused for anything else."""
     value = parent.get(key)
-    if value is None:
-        return ()
     if isinstance(value, list):
         return value
+    if value is None:
+        return ()
     raise PodRefused(f"{where}.{key}: wanted a list, found {_kind(value)}")
 
 
 def objects(parent: Mapping[str, Any], key: str, where: str) -> list[Json]:
     """Return the list of objects under key; a null element is an empty object."""
-    return [mapping(item, f"{where}.{key}[{i}]") for i, item in enumerate(items(parent, key, where))]
+    # Where an element is, is told only when it has the wrong shape: a pod has many of the right one.
+    return [
+        item if isinstance(item, dict) else mapping(item, f"{where}.{key}[{i}]")
+        for i, item in enumerate(items(parent, key, where))
+    ]
 
 
 def text(parent: Mapping[str, Any], key: str, where: str) -> str:
     """Return the string under key; "" for null or none. Raises PodRefused for anything else."""
     value = parent.get(key)
-    if value is None:
-        return ""
     if isinstance(value, str):
         return value
+    if value is None:
+        return ""
     # Cut: the key can be an annotation's, and so as long as the review.
     raise PodRefused(f"{where}.{key[:_LONGEST_OBJECT_NAME]}: wanted a string, found {_kind(value)}")
 

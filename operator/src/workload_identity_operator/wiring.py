@@ -29,6 +29,9 @@ _KINDS: Final = ("initContainers", "containers")
 MOST_CONTAINERS: Final = 5000
 """Of each kind. More cannot be stored once wired, and would cost seconds and a patch of megabytes."""
 
+_LANDMARK: Final = posixpath.basename(posixpath.dirname(contract.BASE_PATH))
+"""Part of the base path, and so of every way to write it."""
+
 _Standing: TypeAlias = Literal["ours", "author's", "below", "in the way", "elsewhere"]
 """How a mount stands to the base path: our volume at it, the author's own volume with the same
 token at it, our volume below it (how later versions of the peer lay it out), anything else at or
@@ -193,9 +196,9 @@ def _put_mount(container: Json, at: str, where: str, volume: _Volume) -> tuple[l
 
     No operation for a container that reads the token already.
     """
-    mounts = objects(container, "volumeMounts", where)
-    sources = [text(mount, "name", f"{where}.volumeMounts") for mount in mounts]
-    paths = [_absolute(text(mount, "mountPath", f"{where}.volumeMounts")) for mount in mounts]
+    mounts, inside = objects(container, "volumeMounts", where), f"{where}.volumeMounts"
+    sources = [text(mount, "name", inside) for mount in mounts]
+    paths = [_absolute(text(mount, "mountPath", inside)) for mount in mounts]
     standings = [_standing(path, source, volume) for path, source in zip(paths, sources, strict=True)]
     if "below" in standings:
         return [], paths[standings.index("below")]
@@ -231,7 +234,8 @@ def _standing(path: str, source: str, volume: _Volume) -> _Standing:
 
 def _put_env(container: Json, at: str, where: str, identity: Identity, base_path: str) -> list[Operation]:
     """Return what appends the variables whose names are not taken, in their order."""
-    taken = {text(variable, "name", f"{where}.env") for variable in objects(container, "env", where)}
+    inside = f"{where}.env"
+    taken = {text(variable, "name", inside) for variable in objects(container, "env", where)}
     return _append(f"{at}/env", container.get("env"), _variables(identity, base_path, taken))
 
 
@@ -270,7 +274,9 @@ def _mount_of(volume: str) -> Json:
 
 
 def _absolute(path: str) -> str:
-    """Return the path that a container runtime makes of a mountPath."""
+    """Return the path that a container runtime makes of a mountPath, where it may lead to the base path."""
+    if _LANDMARK not in path:
+        return path
     return posixpath.normpath("/" + path.lstrip("/"))
 
 

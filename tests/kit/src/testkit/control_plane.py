@@ -148,6 +148,20 @@ class ControlPlane:
         _write_kubeconfig(path, self.server, self.ca_file, {"token": token.strip()})
         return path
 
+    def pid_of(self, program: str) -> int:
+        """Return the process of a part of it, "kube-apiserver".
+
+        Raises:
+            ClusterUnusable: There is no such part, or the cluster is not one of our own.
+        """
+        for child in self._children:
+            if child.name.startswith(program):
+                return child.pid
+        raise ClusterUnusable(
+            f"What a {program} uses can only be read on its own machine, and only of one that we started: "
+            f"unset {NAMED_KUBECONFIG}."
+        )
+
     def check(self) -> None:
         """Raise ProcessFailed if a part of it has ended."""
         for child in self._children:

@@ -132,9 +132,11 @@ def static(rendering: str) -> str:
 
 
 def static_policy(rendering: str) -> str:
-    """Return the mutating policy of a rendering, and its binding, as a manifest for kubectl."""
-    rendering = re.sub(r"# Source: .*\n", "", rendering.replace("managed-by: Helm", "managed-by: kubectl"))
-    documents = [found for found in _documents(rendering) if "\nkind: MutatingAdmissionPolicy" in found]
+    """Return the mutating policy of a rendering, its binding and what keeps them, as a manifest."""
+    rendering = re.sub(r"# Source: .*\n", "", rendering)
+    rendering = re.sub(r'(managed-by"?: "?)Helm', r"\1kubectl", rendering)
+    kept = re.compile(rf"^(kind: MutatingAdmissionPolicy|  name: {RELEASE}-declared$)", re.MULTILINE)
+    documents = [found for found in _documents(rendering) if kept.search(found)]
     return "\n---\n\n".join([POLICY_HEADER + "\n" + documents[0], *documents[1:]])
 
 

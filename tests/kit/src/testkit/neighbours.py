@@ -14,7 +14,7 @@ from testkit.control_plane import ControlPlane
 from testkit.workloads import Namespace
 
 
-def peer_configuration(name: str, port: int, ca: str = "", **parts: Any) -> dict[str, Any]:
+def peer_configuration(name: str, port: int, ca: str = "", /, **parts: Any) -> dict[str, Any]:
     """Return what has the API server call the peer on a port of this machine, as the peer's chart has it.
 
     Args:

@@ -7,6 +7,8 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -14,38 +16,57 @@ from typing import Final
 import click
 
 from testkit.bench import peer, report
+from testkit.bench.growth import identities, starts
 from testkit.bench.measuring import Effort, Part
+from testkit.bench.stage import install, staged
 from testkit.bench.tokens import CALLS, MODULES, REQUESTS, WHOLE, tokens
-from testkit.bench.wiring import creations, reviews, staged, starts
+from testkit.bench.wiring import creations, reviews
 from testkit.binaries import provide
 from testkit.console import StepFailed, console, long_step, step
 from testkit.control_plane import ControlPlane
+from testkit.installation import free_port
 
 ROOT: Final = Path(__file__).parents[5]
 KEPT: Final = ROOT / "docs" / "benchmarks"
 QUICK: Final = ROOT / ".run" / "benchmarks"
 """Where a quick run writes: what the repository keeps comes from a whole one."""
 FULL_EFFORT: Final = Effort()
+LARGE_EFFORT: Final = replace(FULL_EFFORT, accounts=(*FULL_EFFORT.accounts, 100_000))
 QUICK_EFFORT: Final = Effort(
-    rounds=2, seconds=0.7, accounts=(1_000,), starts=1, settled=4.0, processes=4, calls=5_000
+    rounds=2,
+    seconds=0.6,
+    identities=(1, 100),
+    annotations=5,
+    accounts=(1_000,),
+    starts=1,
+    settled=2.0,
+    processes=3,
+    calls=5_000,
 )
-WIDTH: Final = 104
+WIDTH: Final = 120
 """Columns of the tables where they go to a file."""
 PROGRAM: Final = 0.45
 """Seconds that a program of `tokens` takes, about."""
 START: Final = 2.5
 """Seconds that an operator takes to start and end, about."""
+COMPILED: Final = 0.35
+"""Seconds that timing an annotation takes, about."""
+CREATED: Final = 600
+"""ServiceAccounts that are created in a second, about."""
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="A minute instead of some five; noisier.")
+@click.option("--quick", is_flag=True, help="A minute instead of a quarter of an hour; noisier.")
+@click.option(
+    "--large", is_flag=True, help="A cluster of 100,000 ServiceAccounts too; takes ten minutes more."
+)
 @click.option(
     "--into",
     type=click.Path(file_okay=False, path_type=Path),
     help=f"Where page, pictures and raw numbers are written; by default {KEPT.relative_to(ROOT)}, and "
     f"{QUICK.relative_to(ROOT)} when quick.",
 )
-def main(*, quick: bool, into: Path | None) -> None:
+def main(*, quick: bool, large: bool, into: Path | None) -> None:
     """Measure side by side, in turns, on this machine."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if find_spec("matplotlib") is None:
@@ -57,7 +78,7 @@ def main(*, quick: bool, into: Path | None) -> None:
         console.print(f"The peer's webhook: not measured, {peer.VARIABLE} is not set.")
     try:
         provide()
-        parts = measured(QUICK_EFFORT if quick else FULL_EFFORT, peer.named())
+        parts = measured(QUICK_EFFORT if quick else LARGE_EFFORT if large else FULL_EFFORT, peer.named())
     except StepFailed:
         sys.exit(1)
     except RuntimeError as failure:  # what ours are: they speak in sentences
@@ -89,25 +110,33 @@ def measured(effort: Effort, binary: Path | None) -> list[Part]:
     webhooks = 1 if binary is None else 2
     turns = effort.rounds * len(effort.connections)
     turn = effort.seconds + 0.2
-    started = effort.starts * webhooks * len(effort.accounts)
+    sizes, inside = len(effort.identities), sum(effort.identities)
+    timing = effort.annotations * COMPILED
+    grown = (2 * sizes + 1) * effort.rounds * turn + 2 * inside / CREATED + sizes * (timing + 2)
+    started = len(effort.accounts) * effort.starts * (webhooks * (effort.settled + START + 1) + timing)
     programs = len(MODULES) * (
         len(WHOLE) * (effort.processes + 1) * 1.1
         + len(CALLS) * min(effort.processes, 3) * 2
         + len(REQUESTS) * 4
     )
+    parts = []
     with ExitStack() as planes:
-        with step("Start etcd and kube-apiserver"):
+        with step("Start etcd and kube-apiserver, install the chart"):
             plane = planes.enter_context(ControlPlane())
-        with ExitStack() as webhooks_up:
-            with step("Install the chart, start the operator" + (", start the peer" if binary else "")):
-                stage = webhooks_up.enter_context(staged(plane, binary))
-            parts = [
-                _shown("Reviews", turns * webhooks * turn, lambda tick: reviews(stage, effort, tick)),
-                _shown("Pods", turns * (webhooks + 1) * turn, lambda tick: creations(stage, effort, tick)),
-            ]
-        expected = started * (effort.settled + START) + effort.accounts[-1] / 800
-        parts.append(_shown("Starts", expected, lambda tick: starts(plane, binary, effort, tick)))
-    return [*parts, _shown("Tokens", programs * PROGRAM, lambda tick: tokens(effort, tick))]
+            port = free_port()
+            install(plane, port)
+        with ExitStack() as engines:
+            with step("Start the operator" + (" and the peer" if binary else "")):
+                stage = engines.enter_context(staged(plane, port, binary))
+            for title, expected, measure in (
+                ("Reviews", turns * webhooks * turn, reviews),
+                ("Pods", turns * (webhooks + 2) * turn, creations),
+                ("Identities", grown, identities),
+            ):
+                parts.append(_shown(title, expected, partial(measure, stage, effort)))
+        expected = started + effort.accounts[-1] / CREATED
+        parts.append(_shown("Starts", expected, partial(starts, plane, port, binary, effort)))
+    return [*parts, _shown("Tokens", programs * PROGRAM, partial(tokens, effort))]
 
 
 def _shown(title: str, expected: float, measure: Callable[[Callable[[], None]], Part]) -> Part:

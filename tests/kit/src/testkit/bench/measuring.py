@@ -24,6 +24,8 @@ class Effort:
         rounds: In how many rounds load is put on webhooks and API server.
         seconds: That each turn of it lasts.
         connections: With how many connections, one after the other.
+        identities: How many identities a namespace has, ascending.
+        annotations: How often it is timed how long an annotation takes to its PodWiring.
         accounts: With how many ServiceAccounts the operator is started, one after the other, ascending.
         starts: How often, for each number of them.
         settled: Seconds after being ready at which a started operator's memory is read.
@@ -34,7 +36,9 @@ class Effort:
     rounds: int = 8
     seconds: float = 1.5
     connections: tuple[int, ...] = (1, 8)
-    accounts: tuple[int, ...] = (1_000, 10_000)
+    identities: tuple[int, ...] = (1, 10, 100, 1_000, 5_000)
+    annotations: int = 20
+    accounts: tuple[int, ...] = (1_000, 10_000, 50_000)
     starts: int = 3
     settled: float = 6.0
     processes: int = 15
@@ -86,7 +90,7 @@ class Part:
         name: Of its picture's file.
         title: For people.
         who: Who was measured, ours first.
-        compared: The two of them whose ratio is told.
+        compared: Pairs of them whose ratio is told.
         figures: What was measured.
         notes: What one must know to read them; sentences.
         missing: Who could not be measured, and why.
@@ -95,7 +99,7 @@ class Part:
     name: str
     title: str
     who: Sequence[str]
-    compared: tuple[str, str]
+    compared: Sequence[tuple[str, str]]
     figures: Sequence[Figure]
     notes: Sequence[str] = ()
     missing: Mapping[str, str] = field(default_factory=dict)

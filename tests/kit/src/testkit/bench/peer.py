@@ -5,6 +5,7 @@ It insists on the port 9443, so there can be one at a time on a machine.
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ VARIABLE: Final = "PEER_WEBHOOK"
 PORT: Final = 9443
 READY_WITHIN: Final = 60
 """Seconds."""
+FREE_WITHIN: Final = 60
+"""Seconds that one waits for another process to leave the port."""
+
+
+class PortTaken(RuntimeError):  # noqa: N818 - it reads as what happened
+    """Another process has the one port that the peer can listen on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,9 @@ def peer_running(binary: Path, plane: ControlPlane, tenant: str) -> Iterator[Pee
 
     Raises:
         ProcessFailed: It ended, or was not ready in time; the message has the end of its log.
+        PortTaken: Another process has its port and keeps it.
     """
+    _wait_for_port()
     folder = plane.folder / "peer-certificates"
     folder.mkdir(exist_ok=True)
     authority = trustme.CA()
@@ -62,10 +71,22 @@ def peer_running(binary: Path, plane: ControlPlane, tenant: str) -> Iterator[Pee
         yield Peer(child, authority.cert_pem.bytes().decode("ascii"))
 
 
-def _ready(port: int) -> bool:
+def _wait_for_port() -> None:
+    deadline = time.monotonic() + FREE_WITHIN
+    while _listens():
+        if time.monotonic() > deadline:
+            raise PortTaken(f"The peer insists on port {PORT}, which another process has: end that one.")
+        time.sleep(0.2)
+
+
+def _listens() -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", PORT), timeout=5):
-        return _probed(port)
+        return True
     return False
+
+
+def _ready(port: int) -> bool:
+    return _listens() and _probed(port)
 
 
 def _probed(port: int) -> bool:

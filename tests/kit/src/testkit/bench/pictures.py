@@ -13,7 +13,13 @@ from testkit.bench.measuring import Figure, Part
 from testkit.bench.report import number
 
 COLUMNS: Final = 3
-COLOURS: Final = ("#0a6ebd", "#d9822b", "#8a9ba8")  # told apart without seeing red from green
+COLOURS: Final = (
+    "#0a6ebd",
+    "#48aff0",
+    "#d9822b",
+    "#8a9ba8",
+    "#30404d",
+)  # told apart without seeing red from green
 SETTINGS: Final[dict[Any, Any]] = {
     "svg.hashsalt": "workload-identity",  # the same numbers make the same file
     "svg.fonttype": "none",  # text stays text: small, and in the reader's font

@@ -78,14 +78,14 @@ def _processor() -> str:
 def heads(part: Part) -> list[str]:
     """Return the heads of a part's columns."""
     who = [f"{who} ({part.missing[who]})" if who in part.missing else who for who in part.who]
-    return ["", *who, "ratio (rounds)"]
+    return ["", *who, *(f"{one} / {other}" for one, other in part.compared)]
 
 
 def rows(part: Part) -> Iterator[Sequence[str]]:
     """Return a part's rows, a figure each."""
     for figure in part.figures:
         values = [_value(figure, who) for who in part.who]
-        yield figure.name, *values, _ratio(figure.ratio(*part.compared))
+        yield figure.name, *values, *(_ratio(figure.ratio(*pair)) for pair in part.compared)
 
 
 def _value(figure: Figure, who: str) -> str:
@@ -126,13 +126,12 @@ def markdown(parts: Sequence[Part], machine: Machine, pictures: Mapping[str, str
     lines = ["# What it costs", "", "Made by `make bench`; raw numbers in [results.json](results.json).", ""]
     lines += [f"Measured on {machine.sentence()}.", "", f"{NOISE} {PEER}", ""]
     for part in parts:
-        first, second = part.compared
         lines += [f"## {part.title}", ""]
         if part.name in pictures:
             lines += [f"![{part.title}]({pictures[part.name]})", ""]
-        lines += [_row(heads(part)), _row(["---", *["---:"] * (len(part.who) + 1)])]
+        lines += [_row(heads(part)), _row(["---", *["---:"] * (len(part.who) + len(part.compared))])]
         lines += [_row(row) for row in rows(part)]
-        lines += ["", f"The ratio is {first} to {second}.", *part.notes, ""]
+        lines += ["", *part.notes, ""]
     return "\n".join(lines)
 
 

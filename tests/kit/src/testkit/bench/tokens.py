@@ -180,7 +180,7 @@ def tokens(effort: Effort, tick: Tick) -> Part:
         name="tokens",
         title="Tokens for the program in the pod",
         who=(OURS, PEER, BARE),
-        compared=(OURS, PEER),
+        compared=((OURS, PEER),),
         figures=figures.all(),
         notes=[
             "Whole processes, Python's start included: `import` alone; import, credential and first token.",

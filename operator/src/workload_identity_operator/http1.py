@@ -1,0 +1,319 @@
+"""Edge: HTTP/1.1 as an API server speaks it: small requests, on connections that are kept.
+
+A server for everything makes a task, a request, two streams and a response of each request, which is half
+of what a review costs. Here a request is whole before anyone is told of it, and an answer is one write. What
+HTTP is, llhttp knows (httptools); what it has no bounds for is bounded here, since anyone may reach the port.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import cache, lru_cache
+from http import HTTPStatus
+from typing import Final, TypeAlias, cast
+
+from httptools import (
+    HttpParserError,
+    HttpParserInvalidURLError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+    parse_url,
+)
+
+READ_TIMEOUT: Final = 10.0
+"""Seconds that a request may take to arrive; the API server waits no longer for the answer."""
+IDLE_TIMEOUT: Final = 3600.0
+"""Seconds that a connection may be silent; longer than any client keeps it, so that none is met by an end."""
+_LINGER: Final = 2.0
+"""Seconds in which what still comes is dropped after an error: who ends earlier takes the answer away."""
+_LOOK_EVERY: Final = 1.0
+"""Seconds between looks at all connections: a timer for each request would cost more than parsing it."""
+_SHUTDOWN: Final = 5.0
+"""Seconds that answers may take which are being made when the server ends."""
+_LARGEST_HEAD: Final = 32 * 1024
+"""Bytes of request line and fields that may follow those which came first; there are a few hundred."""
+_MOST_WAITING: Final = 2
+"""Requests sent ahead of answers from which on a connection is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What came.
+
+    Attributes:
+        method: As sent.
+        path: Of the URL, as sent; without query.
+        content_type: As sent; "" when absent.
+        body: All of it.
+        peer: Address of the client; "" when not known.
+    """
+
+    method: str
+    path: str
+    content_type: str
+    body: bytes
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What goes back: JSON, always."""
+
+    status: int
+    body: bytes
+
+
+Answer: TypeAlias = Callable[[Request], Awaitable[Response]]
+Refuse: TypeAlias = Callable[[int, str], Response]
+
+
+@dataclass(slots=True)
+class _Server:
+    """What all connections share."""
+
+    answer: Answer
+    refuse: Refuse
+    largest_body: int
+    connections: set["_Connection"]
+    date: bytes = b""
+
+
+@asynccontextmanager
+async def serving(
+    answer: Answer, refuse: Refuse, largest_body: int, bound: socket.socket, tls: ssl.SSLContext
+) -> AsyncIterator[None]:
+    """Serve on the socket until the block ends; answers being made then have a few seconds.
+
+    Args:
+        answer: Makes the answer to a request; must not raise.
+        refuse: Makes the answer to what is no HTTP, too large or too late, of status and message.
+        largest_body: Bytes.
+        bound: Has its address, and does not listen yet.
+        tls: Read at each handshake, so its certificate may change.
+    """
+    server = _Server(answer, refuse, largest_body, set())
+    server.date = _date()
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(
+        lambda: _Connection(server), sock=bound, ssl=tls, backlog=128, ssl_handshake_timeout=READ_TIMEOUT
+    )
+    looking = asyncio.create_task(_look(server))
+    try:
+        yield
+    finally:
+        listening.close()
+        looking.cancel()
+        if making := [task for connection in server.connections if (task := connection.finish())]:
+            await asyncio.wait(making, timeout=_SHUTDOWN)
+
+
+async def _look(server: _Server) -> None:
+    """Keep the date, and end what takes too long."""
+    while True:
+        await asyncio.sleep(_LOOK_EVERY)
+        server.date = _date()
+        now = asyncio.get_running_loop().time()
+        for connection in tuple(server.connections):
+            connection.look(now)
+
+
+def _date() -> bytes:
+    return formatdate(usegmt=True).encode("ascii")
+
+
+class _Connection(asyncio.Protocol):
+    """A client's connection: reads ahead a little, answers one request after the other."""
+
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._parser: HttpRequestParser | None = HttpRequestParser(self)
+        self._waiting: deque[tuple[Request | Response, bool]] = deque()
+        self._making: asyncio.Task[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._deaf = False  # what still comes is dropped
+        self._lingers = False
+        self._paused = False
+        self._since = self._loop.time()
+        # The request that is coming in.
+        self._coming = False
+        self._chunk = self._size = 0
+        self._url = self._content_type = b""
+        self._head = True
+        self._body: list[bytes] = []
+        self._length = 0
+
+    # What the event loop tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.connections.add(self)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if peer else ""
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._server.connections.discard(self)
+        self._parser = None  # which knows us
+        self._deaf = True
+        self.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf or self._parser is None:
+            return
+        self._chunk = len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            pass  # is refused already
+        except HttpParserError as error:
+            if not self._deaf:  # else it is what follows the last request
+                self._refuse(400, f"wanted HTTP/1.1, found a request that is none: {error}")
+        else:
+            if self._coming and not self._deaf:
+                self._size += self._chunk
+                if self._head and self._size > _LARGEST_HEAD:
+                    self._refuse(431, f"wanted at most {_LARGEST_HEAD} bytes of header fields, found more")
+                elif self._size > _LARGEST_HEAD + self._server.largest_body:
+                    self._refuse_large()  # endless fields after the body, or chunks of a byte
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # What the parser tells.
+
+    def on_message_begin(self) -> None:
+        self._coming = self._head = True
+        self._size = -self._chunk  # earlier requests may be in the same chunk
+        self._length = 0
+        self._since = self._loop.time()
+        self._url = self._content_type = b""
+        self._body = []
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head and name.lower() == b"content-type":
+            self._content_type = value
+
+    def on_headers_complete(self) -> None:
+        self._head = False
+
+    def on_body(self, body: bytes) -> None:
+        self._length += len(body)
+        if self._length <= self._server.largest_body:
+            self._body.append(body)
+        elif not self._deaf:
+            self._refuse_large()
+
+    def on_message_complete(self) -> None:
+        parser = self._parser
+        if parser is None or self._deaf:
+            return
+        self._coming = False
+        if parser.should_upgrade():  # a body is not looked for then
+            self._refuse(400, "wanted plain HTTP/1.1, found a request for another protocol")
+            return
+        request = Request(
+            method=parser.get_method().decode("ascii"),
+            path=_path_of(self._url),
+            content_type=self._content_type.decode("latin-1"),
+            body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
+            peer=self._peer,
+        )
+        self._put(request, last=not parser.should_keep_alive())
+
+    # What we do.
+
+    def look(self, now: float) -> None:
+        """End it if it takes too long."""
+        waited = now - self._since
+        if self._making:
+            return
+        if self._deaf and waited > _LINGER:
+            self._transport.abort()
+        elif self._coming and waited > READ_TIMEOUT:
+            self._refuse(408, f"the request did not arrive within {READ_TIMEOUT:g} s")
+        elif waited > IDLE_TIMEOUT:
+            self._transport.close()
+
+    def finish(self) -> asyncio.Task[None] | None:
+        """Take no more requests; return the task that still makes answers, if there is one."""
+        self._deaf = True
+        if self._making is None:
+            self._transport.close()
+        return self._making
+
+    def _refuse_large(self) -> None:
+        self._body.clear()
+        self._refuse(413, f"wanted at most {self._server.largest_body} bytes, found more")
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._coming = False
+        self._lingers = True
+        self._put(self._server.refuse(status, message), last=True)
+
+    def _put(self, what: Request | Response, *, last: bool) -> None:
+        self._deaf = self._deaf or last
+        self._waiting.append((what, last))
+        if self._making is None:
+            self._making = self._loop.create_task(self._make())
+        elif len(self._waiting) >= _MOST_WAITING and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    async def _make(self) -> None:
+        """Answer what waits, in its order."""
+        try:
+            while self._waiting:
+                what, last = self._waiting.popleft()
+                answer = await self._server.answer(what) if isinstance(what, Request) else what
+                self._send(answer, head_only=isinstance(what, Request) and what.method == "HEAD", last=last)
+                if self._writable:
+                    await self._writable
+        except BaseException:
+            self._transport.abort()  # nobody waits for an answer that never comes
+            raise
+        self._making = None
+        self._since = self._loop.time()
+        if self._deaf and not self._lingers:
+            self._transport.close()
+        elif self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _send(self, answer: Response, *, head_only: bool, last: bool) -> None:
+        if not self._transport.is_closing():
+            head = _HEAD % (
+                _status(answer.status), len(answer.body), self._server.date, _CLOSE if last else b""
+            )  # fmt: skip
+            self._transport.write(head if head_only else head + answer.body)
+
+
+_HEAD: Final = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nDate: %b\r\n%b\r\n"
+_CLOSE: Final = b"Connection: close\r\n"
+
+
+@cache
+def _status(code: int) -> bytes:
+    return f"{code} {HTTPStatus(code).phrase}".encode("ascii")
+
+
+@lru_cache(16)
+def _path_of(url: bytes) -> str:
+    """Return a request target's path; all of what is no URL."""
+    try:
+        return (parse_url(url).path or b"").decode("latin-1")
+    except HttpParserInvalidURLError:
+        return url.decode("latin-1")

@@ -1,0 +1,72 @@
+"""Two releases whose settings differ: the second leaves the first one's PodWirings alone, and says so."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from testkit.control_plane import ControlPlane
+from testkit.installation import NAMESPACE, RELEASE, Operator, Served, free_port, operator_running
+from testkit.manifests import CHART
+from testkit.workloads import CLIENT, Namespace, eventually
+from workload_identity_operator import contract
+
+SECOND = "second-workload-identity-operator"
+KEPT = f"are kept by the release of MutatingWebhookConfiguration {RELEASE} "
+
+
+@contextmanager
+def second_release(plane: ControlPlane, tenant: str) -> Iterator[Operator]:
+    """Install another release with its own tenant and run its operator, with the rights it gives."""
+    port = free_port()
+    values = {"azureTenantID": tenant, "webhook": {"url": f"https://127.0.0.1:{port}/mutate-v1-pod"}}
+    where = ("--namespace=second", "--create-namespace", "--values=-")
+    plane.helm("install", "second", CHART, *where, given=json.dumps(values))
+    try:
+        with operator_running(
+            plane,
+            port,
+            environ={"AZURE_TENANT_ID": tenant, "POD_NAMESPACE": "second"},
+            flags=[f"--webhook-configuration={SECOND}"],
+            kubeconfig=plane.kubeconfig_for(SECOND, "second"),
+        ) as operator:
+            yield operator
+    finally:
+        plane.helm("uninstall", "second", "--namespace=second")
+
+
+def table(inside: Namespace) -> dict[str, Any]:
+    """Return the namespace's PodWiring; {} when there is none."""
+    found: list[dict[str, Any]] = inside.get("podwirings")["items"]
+    return found[0] if found else {}
+
+
+def tenant_of(inside: Namespace) -> str:
+    """Return the tenant that the namespace's PodWiring has."""
+    return str(table(inside).get("spec", {}).get("tenantID", ""))
+
+
+def test_second_release_leaves_the_tables_alone(served: Served, inside: Namespace) -> None:
+    """They stay the first one's, edits put right, until it is gone; then they are the second one's."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    first = eventually(lambda: tenant_of(inside))
+
+    with second_release(served.plane, "another.example.com") as second:
+        log = second.child.log
+        eventually(lambda: KEPT in log.read_text())
+        inside.account("shipping", {contract.CLIENT_ID: CLIENT})
+        eventually(lambda: table(inside)["spec"]["identities"].keys() == {"billing", "shipping"})
+        settled = table(inside)
+        time.sleep(12)  # as long as either of them thinks about the other
+        assert table(inside)["metadata"]["generation"] == settled["metadata"]["generation"]
+        assert tenant_of(inside) == first
+
+        patch = '--patch={"spec": {"tenantID": "evil"}}'
+        inside.kubectl("patch", "pw", contract.POD_WIRING_NAME, "--type=merge", patch)
+        eventually(lambda: tenant_of(inside) == first)
+        assert log.read_text().count(KEPT) == 1
+
+        served.plane.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
+        eventually(lambda: tenant_of(inside) == "another.example.com", within=60)
+        assert table(inside)["metadata"]["annotations"][contract.POD_WIRING_KEEPER] == SECOND
