@@ -6,7 +6,8 @@ during an upgrade an operator of the former version keeps what the new chart dec
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -167,14 +168,14 @@ def difference(kind: str, wanted: Json, found: Json) -> tuple[str, ...]:
     return tuple(sorted(field for field in fields if one.get(field) != other.get(field)))
 
 
-def editors(found: Json, known: Collection[str]) -> tuple[str, ...]:
+def editors(found: Json, known: AbstractSet[str]) -> tuple[str, ...]:
     """Return who else than these managers has written to an object's spec and still owns a part, sorted."""
     owners = {
         str(owner.get("manager", ""))
         for owner in found["metadata"].get("managedFields") or ()
         if "f:spec" in (owner.get("fieldsV1") or {})
     }
-    return tuple(sorted(owners.difference(known)))
+    return tuple(sorted(owners - known))
 
 
 @dataclass(slots=True)
