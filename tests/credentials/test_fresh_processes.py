@@ -157,7 +157,7 @@ FORK = """
 
     credential = WorkloadIdentityCredential()
     scope = "https://vault.azure.net/.default"
-    credential.get_token("https://storage.azure.com/.default")  # a fork within an import is Python's own trouble
+    credential.get_token("https://storage.azure.com/.default")  # forks within imports hang
     asking = threading.Thread(target=lambda: credential.get_token(scope))
     asking.start()
     time.sleep(0.5)  # the request is in the air
