@@ -47,8 +47,9 @@ format: $(UV) ## Write the house's format
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-manifests: $(UV) ## Render manifests/install.yaml from the chart
+manifests: $(UV) ## Make anew what is kept of the chart and of azure-identity: manifests/, tables in docs
 	$(KIT).manifests
+	$(KIT).migration
 
 clean: ## Remove the environment and what tools left (not the cached binaries)
 	rm -rf .venv .tools .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,12 +20,14 @@ from aiohttp import web
 import workload_identity
 import workload_identity.aio
 from testkit import loopback
+from testkit.azurite import ISSUING, Azurite, azurite
 from testkit.entra import EntraStandIn
 from testkit.entra.fixtures import CLIENT_ID, TENANT_ID, entra, issuer
+from testkit.entra.signing_in import device, people, person
 from testkit.issuer import Issuer
 from workload_identity.cache import SHARED
 
-__all__ = ["entra", "issuer"]
+__all__ = ["device", "entra", "issuer", "people", "person"]
 
 _FOREIGN = (
     "AZURE_IDENTITY_DISABLE_MULTITENANTAUTH",
@@ -76,7 +78,7 @@ def pod(issuer: Issuer, entra: EntraStandIn, tmp_path: Path, monkeypatch: pytest
 @pytest.fixture(autouse=True)
 def nothing_held() -> None:
     """Each test begins with an empty process-wide cache."""
-    SHARED._slots.clear()
+    SHARED.clear()
 
 
 class Blocking:
@@ -233,3 +235,84 @@ def environment_of_child(pod: Pod) -> dict[str, str]:
 def trusting(entra: EntraStandIn) -> ssl.SSLContext:
     """Trust in the stand-in, for a test's own HTTP client."""
     return ssl.create_default_context(cafile=str(entra.ca_file))
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """A storage account that takes bearer tokens of Entra; those of `entra_of_azure`."""
+    with azurite(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
+
+
+@pytest.fixture
+def entra_of_azure(issuer: Issuer) -> Iterator[EntraStandIn]:
+    """A stand-in whose tokens name the issuer that Entra's do; a test that wants it calls it `entra`."""
+    with EntraStandIn(trust=[issuer.ca_file], issuing=ISSUING) as running:
+        running.register(
+            CLIENT_ID,
+            tenant_id=TENANT_ID,
+            issuer=issuer.url,
+            subject="system:serviceaccount:default:default",
+        )
+        yield running
+
+
+@dataclass
+class Toolbox:
+    """A folder on the PATH with tools that write down how they were run and then do what a test says."""
+
+    folder: Path
+
+    def put(self, name: str, body: str) -> None:
+        """Put a tool there: a shell script."""
+        record = self.folder / f"{name}.runs"
+        record.mkdir(exist_ok=True)
+        program = self.folder / name
+        program.write_text(
+            f"""#!/bin/sh
+run=$(mktemp -d {record}/XXXXXX)
+printf '%s\\0' "$@" > $run/arguments
+env -0 > $run/environment
+pwd > $run/folder
+cat > $run/input
+{body}
+""",
+            encoding="utf-8",
+        )
+        program.chmod(0o755)
+
+    def put_answer(self, name: str, stdout: str | bytes, stderr: str = "", status: int = 0) -> None:
+        """Put a tool there that writes what it is told to."""
+        written = self.folder / f"{name}.out"
+        written.write_bytes(stdout if isinstance(stdout, bytes) else stdout.encode())
+        complaint = self.folder / f"{name}.err"
+        complaint.write_text(stderr, encoding="utf-8")
+        self.put(name, f"cat {written}; cat {complaint} >&2; exit {status}")
+
+    def runs_begun(self, name: str) -> int:
+        """Return how often a tool was started so far."""
+        return len(list((self.folder / f"{name}.runs").glob("*/folder")))
+
+    def runs(self, name: str) -> list[dict[str, Any]]:
+        """Return how a tool was run, in no order."""
+        return [
+            {
+                "arguments": (run / "arguments").read_text().split("\0")[:-1],
+                "environment": dict(
+                    line.partition("=")[::2] for line in (run / "environment").read_text().split("\0")[:-1]
+                ),
+                "folder": (run / "folder").read_text().strip(),
+                "input": (run / "input").read_text(),
+            }
+            for run in (self.folder / f"{name}.runs").iterdir()
+        ]
+
+
+@pytest.fixture
+def toolbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toolbox:
+    """An empty toolbox, the first folder on the PATH; the machine's own tools of these names are not seen."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.delenv("AZURE_IDENTITY_DISABLE_MULTITENANTAUTH", raising=False)
+    return Toolbox(folder)

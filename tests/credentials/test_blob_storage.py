@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterator
 
 import azure.core.exceptions
 import azure.storage.blob
@@ -11,32 +10,16 @@ import pytest
 
 import workload_identity
 import workload_identity.aio
-from testkit.azurite import ISSUING, Azurite, azurite
+from testkit.azurite import Azurite
 from testkit.entra import EntraStandIn
-from testkit.entra.fixtures import CLIENT_ID, TENANT_ID
-from testkit.issuer import Issuer
 
 pytestmark = pytest.mark.usefixtures("pod")
 
 
-@pytest.fixture(scope="session")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
-    """A storage account that takes bearer tokens of Entra."""
-    with azurite(tmp_path_factory.mktemp("azurite")) as running:
-        yield running
-
-
 @pytest.fixture
-def entra(issuer: Issuer) -> Iterator[EntraStandIn]:
-    """A stand-in whose tokens name the issuer that Entra's do."""
-    with EntraStandIn(trust=[issuer.ca_file], issuing=ISSUING) as running:
-        running.register(
-            CLIENT_ID,
-            tenant_id=TENANT_ID,
-            issuer=issuer.url,
-            subject="system:serviceaccount:default:default",
-        )
-        yield running
+def entra(entra_of_azure: EntraStandIn) -> EntraStandIn:
+    """The stand-in that storage trusts."""
+    return entra_of_azure
 
 
 def test_a_blob_is_written_and_read(storage: Azurite, entra: EntraStandIn) -> None:

@@ -24,14 +24,36 @@ def test_names_of_the_package() -> None:
     assert workload_identity.__all__ == [
         "AccessToken",
         "AccessTokenInfo",
+        "AuthenticationRecord",
         "AuthenticationRequiredError",
+        "AuthorizationCodeCredential",
         "AzureAuthorityHosts",
+        "AzureCliCredential",
+        "AzureDeveloperCliCredential",
+        "AzurePipelinesCredential",
+        "AzurePowerShellCredential",
+        "CertificateCredential",
+        "ChainedTokenCredential",
+        "ClientAssertionCredential",
         "ClientAuthenticationError",
+        "ClientCertificateCredential",
+        "ClientSecretCredential",
         "CredentialUnavailableError",
+        "DefaultAzureCredential",
+        "DeviceCodeCredential",
+        "EnvironmentCredential",
+        "InteractiveBrowserBrokerCredential",
+        "InteractiveBrowserCredential",
         "KnownAuthorities",
+        "ManagedIdentityCredential",
+        "OnBehalfOfCredential",
+        "SharedTokenCacheCredential",
         "SupportsTokenInfo",
+        "TokenCachePersistenceOptions",
         "TokenCredential",
         "TokenRequestOptions",
+        "UsernamePasswordCredential",
+        "VisualStudioCodeCredential",
         "WorkloadIdentityCredential",
         "get_bearer_token_provider",
     ]
@@ -46,7 +68,7 @@ def test_every_name_is_told(module: object) -> None:
 def test_unknown_name() -> None:
     """It is told as any module does."""
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = workload_identity.nothing
+        _ = workload_identity.nothing  # type: ignore[attr-defined]
 
 
 def test_names_come_with_a_star() -> None:

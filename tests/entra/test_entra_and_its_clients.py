@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import msal  # type: ignore[import-untyped]  # it has no types
+import msal
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import WorkloadIdentityCredential

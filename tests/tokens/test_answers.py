@@ -1,5 +1,6 @@
 """What the token endpoint's answers mean."""
 
+import base64
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from workload_identity.cache import Held
 from workload_identity.clock import Instant
-from workload_identity.entra import judged
+from workload_identity.entra import Granted, judged
 from workload_identity.errors import FailedResponse
 from workload_identity.refusals import Refusal
 from workload_identity.steps import Response
@@ -28,9 +29,9 @@ def response(body: bytes, status: int = 200, **headers: str) -> Response:
 
 def granted(**members: object) -> Held:
     """Return the token of an answer with these members."""
-    held = judged(response(json.dumps({"access_token": SECRET, **members}).encode()))
-    assert isinstance(held, Held), held
-    return held
+    answer = judged(response(json.dumps({"access_token": SECRET, **members}).encode()))
+    assert isinstance(answer, Granted), answer
+    return answer.held
 
 
 def refused(body: bytes, status: int = 200, **headers: str) -> Refusal:
@@ -98,7 +99,7 @@ def test_body_decides_not_the_status() -> None:
     """A token is a token with any status, an error an error."""
     body = json.dumps({"access_token": SECRET, "expires_in": 3600}).encode()
 
-    assert isinstance(judged(response(body, 500)), Held)
+    assert isinstance(judged(response(body, 500)), Granted)
     assert isinstance(judged(response(b'{"error": "invalid_client"}', 200)), Refusal)
 
 
@@ -243,7 +244,7 @@ def test_any_object_is_understood_or_refused(body: dict[str, Any], status: int) 
     """No JSON object makes the interpreter of answers stumble."""
     answer = judged(response(json.dumps(body).encode(), status))
 
-    assert isinstance(answer, Held | Refusal)
+    assert isinstance(answer, Granted | Refusal)
     if isinstance(answer, Refusal):
         answer.problem.encode()
 
@@ -256,3 +257,42 @@ def test_any_bytes_are_refused(body: bytes, status: int, content_type: str) -> N
 
     assert isinstance(answer, Refusal)
     assert answer.problem.isprintable() or "\ufffd" in answer.problem
+
+
+def test_what_came_with_a_token() -> None:
+    """Refresh token, identity and account, for flows that need them; none of it is shown."""
+
+    def part(**members: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(members).encode()).rstrip(b"=").decode()
+
+    id_token = f"{part(alg='RS256')}.{part(sub='subject', oid='x')}.c2ln"
+    body = {
+        "access_token": SECRET,
+        "expires_in": 1,
+        "refresh_token": "planted-refresh",
+        "id_token": id_token,
+        "client_info": part(uid="user", utid="tenant"),
+    }
+    answer = judged(response(json.dumps(body).encode()))
+
+    assert isinstance(answer, Granted)
+    assert answer.refresh_token == "planted-refresh"
+    assert answer.id_claims == {"sub": "subject", "oid": "x"}
+    assert answer.account == "user.tenant"
+    assert "planted" not in repr(answer)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"refresh_token": 7, "id_token": [], "client_info": "noise"},
+        {"client_info": "", "id_token": "a.b"},
+    ],
+)
+def test_nothing_came_with_a_token(more: dict[str, object]) -> None:
+    """What is missing or of a wrong type is not there."""
+    answer = judged(response(json.dumps({"access_token": SECRET, "expires_in": 1, **more}).encode()))
+
+    assert isinstance(answer, Granted)
+    assert (answer.refresh_token, answer.account, dict(answer.id_claims)) == (None, None, {})

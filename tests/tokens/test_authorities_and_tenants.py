@@ -6,6 +6,8 @@ from workload_identity.authority import (
     AzureAuthorityHosts,
     KnownAuthorities,
     normal_authority,
+    region_of,
+    regional,
     tenant_for,
     valid_tenant,
 )
@@ -110,3 +112,35 @@ def test_closed_cloud_is_deprecated() -> None:
     """Reading the German cloud's host warns."""
     with pytest.warns(DeprecationWarning, match="2021"):
         assert AzureAuthorityHosts.AZURE_GERMANY == "login.microsoftonline.de"
+
+
+@pytest.mark.parametrize(
+    ("authority", "expected"),
+    [
+        ("https://login.microsoftonline.com", "https://westeurope.login.microsoft.com"),
+        ("https://login.windows.net", "https://westeurope.login.microsoft.com"),
+        ("https://login.microsoftonline.us", "https://westeurope.login.microsoftonline.us"),
+        ("https://private.cloud:8443/path", "https://westeurope.private.cloud:8443/path"),
+    ],
+)
+def test_region_has_a_host(authority: str, expected: str) -> None:
+    """Those of the public cloud share one name; elsewhere the region comes first."""
+    assert regional(authority, "westeurope") == expected
+    assert regional(authority, "") == authority
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("westeurope", "westeurope"), (" eastus2 ", "eastus2"), ("", ""), ("true", ""), ("TryAutoDetect", "")],
+)
+def test_region_is_what_is_named(value: str, expected: str) -> None:
+    """Nothing is found out."""
+    assert region_of({"AZURE_REGIONAL_AUTHORITY_NAME": value}) == expected
+    assert region_of({}) == ""
+
+
+@pytest.mark.parametrize("value", ["a.b", "a/b", "west europe", "x" * 64, "é"])
+def test_region_is_one_label(value: str) -> None:
+    """It becomes part of a host's name."""
+    with pytest.raises(ValueError, match="AZURE_REGIONAL_AUTHORITY_NAME"):
+        region_of({"AZURE_REGIONAL_AUTHORITY_NAME": value})

@@ -17,7 +17,9 @@ REGISTER = (
 )
 
 
-def told(code: int, description: str = "", epoch: float = 1_000_100, **changes: object) -> str:
+def told(
+    code: int, description: str = "", epoch: float = 1_000_100, proof: str = "pod", **changes: object
+) -> str:
     """Return what is said about a code."""
     case = Case(
         client_id="the-client",
@@ -27,6 +29,7 @@ def told(code: int, description: str = "", epoch: float = 1_000_100, **changes: 
         claims={**CLAIMS, **changes},
         description=description,
         epoch=epoch,
+        proof=proof,
     )
     return cure([code], case)
 
@@ -144,3 +147,39 @@ def test_unknown_code_says_nothing() -> None:
     """No cure is better than a wrong one."""
     assert told(12345) == ""
     assert cure([], Case("c", "t", "https://a", ("s",), {}, "", 0)) == ""
+
+
+@pytest.mark.parametrize("proof", ["assertion", "secret", "certificate", ""])
+@pytest.mark.parametrize(
+    "code", [70021, 700211, 700212, 700213, 700016, 90002, 900023, 50020, 700024, 700027]
+)
+def test_who_is_no_pod_hears_nothing_of_pods(proof: str, code: int) -> None:
+    """No annotation, no kubelet, no ServiceAccount."""
+    words = told(code, proof=proof).lower()
+
+    for foreign in ("pod", "annotation", "kubelet", "retry_on_propagation", "operator"):
+        assert foreign not in words
+
+
+@pytest.mark.parametrize(
+    ("proof", "code", "words"),
+    [
+        ("assertion", 700213, "The subject differs: the assertion has 'system:serviceaccount:shop:cart'"),
+        ("assertion", 700027, "keys that its issuer 'https://oidc.example/cluster/' publishes"),
+        ("assertion", 700024, "1970-01-12 13:46:40 UTC to 1970-01-12 14:46:40 UTC"),
+        ("secret", 7000215, "a secret's value is wanted, not its id"),
+        ("secret", 7000222, "has run out"),
+        ("secret", 50013, "good until an unknown time"),
+        ("certificate", 700027, "with thumbprint"),
+        ("certificate", 700024, "correct that"),
+        ("", 7000218, "give its client_secret"),
+        ("", 54005, "works once"),
+        ("", 500112, "letter by letter"),
+        ("secret", 50076, "as a claims challenge"),
+        ("secret", 65001, "administrator consent to 'https://vault.azure.net'"),
+        ("secret", 700082, "sign in again"),
+    ],
+)
+def test_each_proof_has_its_own_words(proof: str, code: int, words: str) -> None:
+    """The same code means something else for another proof."""
+    assert words in told(code, proof=proof)

@@ -270,3 +270,28 @@ def test_names_say_nothing_secret() -> None:
     """Neither a held token nor a flight shows one."""
     assert "secret" not in repr(held("secret"))
     assert "secret" not in repr(Flight(1, None, renewal=False))
+
+
+def test_refresh_tokens_are_held_by_identity() -> None:
+    """The newest stays, whichever answer comes last; only the one that is held can be dropped."""
+    cache = TokenCache()
+    cache.keep("ada", "one")
+    cache.keep("bob", "other")
+    cache.keep("ada", "two", instead_of="one")
+    cache.keep("ada", "late", instead_of="one")
+    cache.keep("ada", None, instead_of="two")
+    cache.drop("ada", "one")
+    assert (cache.refresh_token("ada"), cache.refresh_token("bob")) == ("two", "other")
+
+    cache.drop("ada", "two")
+    assert (cache.refresh_token("ada"), cache.refresh_token("bob")) == (None, "other")
+
+
+def test_refresh_tokens_are_bounded() -> None:
+    """The one that was got first goes first."""
+    cache = TokenCache()
+    for number in range(MOST_IDENTITIES + 1):
+        cache.keep(number, "token")
+
+    assert cache.refresh_token(0) is None
+    assert cache.refresh_token(1) == cache.refresh_token(MOST_IDENTITIES) == "token"

@@ -70,15 +70,16 @@ def is_jwt(text: str) -> bool:
     parts = text.split(".")
     if len(parts) != _PARTS:
         return False
-    return _object(parts[0]) is not None and _object(parts[1]) is not None and bool(_bytes(parts[2]))
+    return json_object(parts[0]) is not None and json_object(parts[1]) is not None and bool(_bytes(parts[2]))
 
 
 def claims_of(token: str) -> Mapping[str, Any]:
     """Return a JWT's claims, unverified; {} for anything else."""
-    return (_object(token.split(".")[1]) or {}) if is_jwt(token) else {}
+    return (json_object(token.split(".")[1]) or {}) if is_jwt(token) else {}
 
 
-def _object(part: str) -> dict[str, Any] | None:
+def json_object(part: str) -> dict[str, Any] | None:
+    """Return the JSON object that a part of a JWT holds, in base64url; None for anything else."""
     try:
         value = json.loads(_bytes(part))
     except (ValueError, RecursionError):

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 ANY_TENANT = "*"
 _TENANT_LETTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-.")
 _LONGEST_PORT = 5
+_REGION = "AZURE_REGIONAL_AUTHORITY_NAME"
+_REGION_LETTERS = _TENANT_LETTERS - {"."}
+_LONGEST_LABEL = 63
+_FOUND_OUT = frozenset({"", "true", "tryautodetect"})
+_PUBLIC = frozenset(
+    {"login.microsoftonline.com", "login.microsoft.com", "login.windows.net", "sts.windows.net"}
+)
 
 
 class _Hosts(type):
@@ -74,6 +81,33 @@ def _names_host(place: str) -> bool:
         and port.isdecimal()
         and len(port) <= _LONGEST_PORT
     )
+
+
+def regional(authority: str, region: str) -> str:
+    """Return a cloud's token service in a region, such as "westeurope"; without one the service as it is.
+
+    Source: msal 1.39.0, `azure_region`; hosts of the public cloud share one name in regions.
+    """
+    if not region:
+        return authority
+    host = authority.partition("://")[2]
+    return f"https://{region}.{'login.microsoft.com' if host in _PUBLIC else host}"
+
+
+def region_of(environment: Mapping[str, str]) -> str:
+    """Return the region that AZURE_REGIONAL_AUTHORITY_NAME names; "" for none, or one to be found out.
+
+    Nothing is found out: that would take a request to the machine's metadata service.
+
+    Raises:
+        ValueError: It is no region's name.
+    """
+    region = environment.get(_REGION, "").strip()
+    if region.lower() in _FOUND_OUT:
+        return ""
+    if not _REGION_LETTERS.issuperset(region) or len(region) > _LONGEST_LABEL:
+        raise ValueError(f"{_REGION}={region!r}: wanted a region's name such as 'westeurope'")
+    return region
 
 
 def valid_tenant(tenant_id: object) -> str:

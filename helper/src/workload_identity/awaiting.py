@@ -121,8 +121,9 @@ def get_bearer_token_provider(
 ) -> Callable[[], Coroutine[Any, Any, str]]:
     """Return a coroutine function that returns a token's text, for libraries that take one.
 
-    A credential of this package holds its tokens itself. Another one's token is held here: one caller asks
-    for all, a token that is good for less than five minutes is renewed in the background.
+    A credential of this package holds its tokens itself, unless it runs a tool or is a chain. Another one's
+    token is held here: one caller asks for all, a token that is good for less than five minutes is renewed in
+    the background.
 
     Args:
         credential: Anything with an awaitable `get_token_info` or `get_token`.
@@ -131,7 +132,7 @@ def get_bearer_token_provider(
     Raises:
         ValueError: No scope.
     """
-    if isinstance(credential, Awaiting):
+    if isinstance(credential, Awaiting) and credential._holds:  # noqa: SLF001 - one of ours
         named_scopes(scopes)
 
         async def of_ours() -> str:

@@ -107,8 +107,9 @@ def get_bearer_token_provider(
 ) -> Callable[[], str]:
     """Return a function that returns a token's text, for libraries that take one.
 
-    A credential of this package holds its tokens itself. Another one's token is held here: one caller asks
-    for all, a token that is good for less than five minutes is renewed in the background.
+    A credential of this package holds its tokens itself, unless it runs a tool or is a chain. Another one's
+    token is held here: one caller asks for all, a token that is good for less than five minutes is renewed in
+    the background.
 
     Args:
         credential: Anything with `get_token_info` or `get_token`.
@@ -117,7 +118,7 @@ def get_bearer_token_provider(
     Raises:
         ValueError: No scope.
     """
-    if isinstance(credential, Blocking):
+    if isinstance(credential, Blocking) and credential._holds:  # noqa: SLF001 - one of ours
         named_scopes(scopes)
         return lambda: credential.get_token(*scopes).token
     from workload_identity.providers import order_of  # noqa: PLC0415 - for credentials of others only

@@ -180,6 +180,7 @@ class TokenCache:
         # Re-entrant: a signal handler or a finalizer may come here while its own thread is inside.
         self._lock = RLock()
         self._slots: dict[Hashable, dict[frozenset[str], Slot]] = {}
+        self._refresh_tokens: dict[Hashable, str] = {}
         _caches.add(self)
 
     def slot(self, identity: Hashable, scopes: frozenset[str], now: Instant) -> Slot:
@@ -288,6 +289,42 @@ class TokenCache:
                 return
         self.land(slot, way, flight, ABANDONED)
         cancel()
+
+    def refresh_token(self, identity: Hashable) -> str | None:
+        """Return an identity's refresh token, if one is held."""
+        with self._lock:
+            return self._refresh_tokens.get(identity)
+
+    def keep(self, identity: Hashable, token: str | None, *, instead_of: str | None = None) -> None:
+        """Hold a refresh token.
+
+        Args:
+            identity: Whose.
+            token: The token; None: an answer had none, which changes nothing.
+            instead_of: The one that it was got with: if there is another by now, that stays. None: whatever
+                there is.
+        """
+        with self._lock:
+            known = self._refresh_tokens.get(identity)
+            if token is None or (instead_of is not None and known != instead_of):
+                return
+            # The newest last: the oldest goes first.
+            self._refresh_tokens.pop(identity, None)
+            while len(self._refresh_tokens) >= MOST_IDENTITIES:
+                del self._refresh_tokens[next(iter(self._refresh_tokens))]
+            self._refresh_tokens[identity] = token
+
+    def drop(self, identity: Hashable, token: str) -> None:
+        """Forget a refresh token that is of no use any more, unless there is another by now."""
+        with self._lock:
+            if self._refresh_tokens.get(identity) == token:
+                del self._refresh_tokens[identity]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._slots.clear()
+            self._refresh_tokens.clear()
 
     def forked(self) -> None:
         """Forget, in a child process, what threads and event loops of its parent had in the air."""

@@ -10,6 +10,7 @@ import os
 from workload_identity.authority import tenant_for, valid_tenant
 from workload_identity.cache import OVER, SHARED, TokenCache
 from workload_identity.clock import SYSTEM
+from workload_identity.context import IN_CHAIN
 from workload_identity.errors import ClientAuthenticationError
 from workload_identity.options import Identical, Options
 
@@ -34,7 +35,8 @@ class Order:
         label: Who asks and for what, for log records and messages.
         cache: Where the token is held.
         slot: Its place there.
-        way: What tells this request for it from others: claims, how it is sent, how long it may take.
+        way: What tells this request for it from others: claims, how it is sent, how long it may take, and in
+            which manner.
         must: Only a new token will do.
         wide: A token for more scopes that will do.
         clock: The clocks.
@@ -42,6 +44,7 @@ class Order:
         proxy: Through which token proxy they go, if any.
         patience: The longest a request can take, in seconds.
         flow: Makes the flow that asks; told whether it is in the background, with a good token still held.
+        silent: What becomes of it is logged elsewhere.
     """
 
     __slots__ = (
@@ -53,6 +56,7 @@ class Order:
         "options",
         "patience",
         "proxy",
+        "silent",
         "slot",
         "way",
         "wide",
@@ -72,6 +76,7 @@ class Order:
         proxy: TokenProxy | None = None,
         must: bool = False,
         wide: Held | None = None,
+        silent: bool = False,
     ) -> None:
         self.label = label
         self.cache = cache
@@ -84,6 +89,7 @@ class Order:
         self.flow = flow
         self.must = must
         self.wide = wide
+        self.silent = silent
 
 
 class Credential:
@@ -95,6 +101,8 @@ class Credential:
 
     _holds = True
     """Whether a token is held for later calls; if not, calls at the same time still make one request."""
+    _evaluates = True
+    """Whether there are tokens of continuous access evaluation; if not, asking for them changes nothing."""
 
     def __init__(self, options: Options, *, shared_cache: bool) -> None:
         if options.transport is not None:
@@ -111,7 +119,7 @@ class Credential:
         # Where the tokens of earlier calls are, by the scopes as they were given: `get_token` looks here
         # first.
         self._plain: dict[tuple[object, ...], Slot] = {}
-        self._cae: dict[tuple[object, ...], Slot] = {}
+        self._cae: dict[tuple[object, ...], Slot] = {} if self._evaluates else self._plain
         # Renewals in the air, of the awaiting family: `close` ends them.
         self._renewals: set[Task[None]] = set()
 
@@ -164,8 +172,27 @@ class Credential:
     def _patience(self) -> float:
         return self._options.timeout
 
+    def _manner(self) -> Hashable:
+        # A chain has others to ask, so its members do not wait for long.
+        return IN_CHAIN.get()
+
+    def _scopes(self, asked: tuple[object, ...]) -> tuple[str, ...]:
+        return named_scopes(asked)
+
     def _flow(self, scopes: tuple[str, ...], tenant: str, claims: str | None, background: bool) -> Flow[Held]:
         raise NotImplementedError
+
+    def _flow_of(
+        self,
+        scopes: tuple[str, ...],
+        tenant: str,
+        claims: str | None,
+        background: bool,
+        cae: bool,
+    ) -> Flow[Held]:
+        """Do as `_flow`, for who holds more than access tokens: what is of `cae` is held apart."""
+        del cae
+        return self._flow(scopes, tenant, claims, background)
 
     def _order(
         self, asked: tuple[object, ...], claims: str | None, tenant_id: str | None, enable_cae: bool
@@ -178,7 +205,8 @@ class Credential:
         """
         if self._closed:
             raise ValueError(f"this {self._name()} is closed; make another one to get tokens")
-        scopes = named_scopes(asked)
+        scopes = self._scopes(asked)
+        enable_cae = enable_cae and self._evaluates
         tenant = self._tenant(tenant_id or None)
         declared = declared_claims(claims or None, cae=enable_cae)
         # Who answers through another transport may be somebody else.
@@ -199,18 +227,18 @@ class Credential:
             f"{self._name()} for {' '.join(scopes)}",
             cache=self._cache,
             slot=slot,
-            way=(declared, self._options, self._proxy, self._patience()),
+            way=(declared, self._options, self._proxy, self._patience(), self._manner()),
             clock=self._clock,
             options=self._options,
             proxy=self._proxy,
             patience=self._patience(),
-            flow=lambda background: _guarded(self._flow(scopes, tenant, declared, background)),
+            flow=lambda background: guarded(self._flow_of(scopes, tenant, declared, background, enable_cae)),
             must=must,
             wide=wide,
         )
 
 
-def _guarded(flow: Flow[Held]) -> Flow[Held]:
+def guarded(flow: Flow[Held]) -> Flow[Held]:
     """Let nothing but our own errors out of a flow: callers and chains know no others."""
     try:
         return (yield from flow)
@@ -243,6 +271,17 @@ def named_scopes(asked: tuple[object, ...]) -> tuple[str, ...]:
                 f"a scope such as 'https://vault.azure.net/.default' was wanted; found {scope!r}"
             )
     return tuple(str(scope) for scope in asked)
+
+
+def resource_of(scopes: tuple[str, ...]) -> str:
+    """Return the resource that a scope is of, for who asks for resources: the scope without "/.default".
+
+    Raises:
+        ValueError: There is more than one scope.
+    """
+    if len(scopes) != 1:
+        raise ValueError(f"this credential gets tokens for one scope at a time; found {' '.join(scopes)}")
+    return scopes[0].removesuffix("/.default")
 
 
 def declared_claims(claims: str | None, *, cae: bool) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from workload_identity.steps import Content, NewId, Now, Read
+from workload_identity.steps import Content, Find, NewId, Now, Read
 
 if TYPE_CHECKING:
-    from workload_identity.clock import Clock
-    from workload_identity.steps import Step
+    from collections.abc import Callable
 
-_LARGEST_FILE = 1 << 20
+    from workload_identity.clock import Clock
+    from workload_identity.steps import Ask, Step
 
 
 def perform_at_once(step: Step, clock: Clock) -> object:
@@ -22,13 +22,25 @@ def perform_at_once(step: Step, clock: Clock) -> object:
         ValueError: Its path has a NUL in it.
     """
     match step:
-        case Read(path):
-            return _read(path)
+        case Read(path, most, folder):
+            return _read(_real(path, folder) if folder else path, most)
         case Now():
             return clock.now()
         case NewId():
             return _uuid()
+        case Find(names):
+            return _found(names)
     raise TypeError(f"nobody here knows how to perform {step!r}")
+
+
+def question(step: Ask) -> Callable[[], object]:
+    """Return the call that asks a credential: by the method that is named, else by its other one."""
+    other = "get_token" if step.method == "get_token_info" else "get_token_info"
+    name = step.method if hasattr(step.credential, step.method) else other
+    ask = getattr(step.credential, name)
+    if name == "get_token":
+        return lambda: ask(*step.scopes, **step.options)
+    return lambda: ask(*step.scopes, **({"options": dict(step.options)} if step.options else {}))
 
 
 def between(shortest: float, longest: float) -> float:
@@ -37,7 +49,15 @@ def between(shortest: float, longest: float) -> float:
     return shortest + (longest - shortest) * int.from_bytes(os.urandom(4)) / 0xFFFFFFFF
 
 
-def _read(path: str) -> Content:
+def _real(path: str, folder: str) -> str:
+    real = os.path.realpath(path)
+    found, wanted = (os.path.normcase(name) for name in (os.path.dirname(real), os.path.realpath(folder)))  # noqa: PTH120 - pathlib is no light import
+    if found != wanted:
+        raise PermissionError(f"it is a link to a file that is not in {folder}")
+    return real
+
+
+def _read(path: str, most: int) -> Content:
     # Without O_NONBLOCK a pipe in place of the file would keep us for ever.
     flags = (
         os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -46,11 +66,19 @@ def _read(path: str) -> Content:
     with open(os.open(path, flags), "rb", buffering=0) as file:  # noqa: PTH123
         before = os.fstat(file.fileno())
         data = b""
-        while len(data) < _LARGEST_FILE and (piece := file.read(_LARGEST_FILE - len(data))):
+        while len(data) < most and (piece := file.read(most - len(data))):
             data += piece
         after = os.fstat(file.fileno())
     same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
     return Content(data, steady=same and len(data) == after.st_size)
+
+
+def _found(names: tuple[str, ...]) -> str | None:
+    import shutil  # noqa: PLC0415 - for credentials that run a tool
+
+    paths = (shutil.which(name) for name in names)
+    # One that is relative lies in a folder that anyone may have filled.
+    return next((path for path in paths if path and os.path.isabs(path)), None)  # noqa: PTH117 - see `open`
 
 
 def _uuid() -> str:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any, Self
 
-from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Block, Call, Response, Send, Unreachable, Wait
+from workload_identity.edge import between, perform_at_once, question
+from workload_identity.steps import Ask, Block, Call, Lend, Response, Run, Send, Share, Unreachable, Wait
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+    from concurrent.futures import Future
 
     import httpx
 
     from workload_identity.clock import Clock, Instant
     from workload_identity.exchange import Address, Answer
     from workload_identity.options import Options
-    from workload_identity.steps import Step
+    from workload_identity.steps import Perform, Step
     from workload_identity.token_proxy import TokenProxy
 
 
@@ -34,8 +36,8 @@ class Performer:
         self._options = options
         self._proxy = proxy
         self._clock = clock
-        # Opened when they are needed, by whether they are for this machine alone.
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        # Opened when they are needed, by whether they are for this machine alone, and what is trusted there.
+        self._clients: dict[tuple[bool, str], httpx.AsyncClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -45,7 +47,7 @@ class Performer:
             for client in self._clients.values():
                 await client.aclose()
 
-    async def __call__(self, step: Step) -> object:
+    async def __call__(self, step: Step) -> object:  # noqa: PLR0911 - one for each kind
         """Perform a step."""
         match step:
             case Send():
@@ -53,14 +55,22 @@ class Performer:
             case Wait(shortest, longest):
                 await asyncio.sleep(between(shortest, longest))
                 return None
-            case Ask(credential, scopes, options):
-                return await _ask(credential, scopes, options)
-            case Call(function):
-                result = function()
-                return await result if inspect.isawaitable(result) else result
+            case Ask() | Call():
+                return await _called(step.function if isinstance(step, Call) else question(step))
+            case Share() | Run():
+                return await _seldom(step)
             case Block(function):
                 return await asyncio.to_thread(function)
+            case Lend(borrower):
+                return await self._lend(borrower)
         return perform_at_once(step, self._clock)
+
+    async def _lend(self, borrower: Callable[[Perform], object]) -> object:
+        loan = _Loan(self, asyncio.get_running_loop())
+        try:
+            return await asyncio.to_thread(borrower, loan)
+        finally:
+            loan.end()
 
     async def _send(self, step: Send) -> Response:
         from workload_identity import sending  # noqa: PLC0415 - what a request needs
@@ -90,7 +100,7 @@ class Performer:
             if address.secure:
                 from workload_identity.trust import context_for  # noqa: PLC0415 - not for this machine's own
 
-                tls = self._trusted(context_for)
+                tls = self._trusted(step, context_for)
                 name = (self._proxy and self._proxy.server_name) or address.host
             async with asyncio.timeout(sending.connecting(step, self._options, left)):
                 reader, writer = await asyncio.open_connection(
@@ -116,9 +126,11 @@ class Performer:
             if writer is not None:
                 writer.transport.abort()
 
-    def _trusted(self, context_for: Callable[[Options, TokenProxy | None], ssl.SSLContext]) -> ssl.SSLContext:
+    def _trusted(
+        self, step: Send, context_for: Callable[[Send, Options, TokenProxy | None], ssl.SSLContext]
+    ) -> ssl.SSLContext:
         try:
-            return context_for(self._options, self._proxy)
+            return context_for(step, self._options, self._proxy)
         except (OSError, ValueError) as failure:
             raise Unreachable("fault", f"{failure} ({type(failure).__name__})") from failure
 
@@ -146,7 +158,8 @@ class Performer:
     def _connect(self, step: Send) -> httpx.AsyncClient:
         from workload_identity import http  # noqa: PLC0415 - imports httpx
 
-        client = self._clients.get(step.direct)
+        kind = step.direct, step.thumbprint
+        client = self._clients.get(kind)
         if client is None:
             given: Any = self._options.transport
             if hasattr(given, "stream"):
@@ -156,14 +169,50 @@ class Performer:
                     step, self._options, self._proxy, http.httpx.AsyncHTTPTransport
                 )
                 client = http.httpx.AsyncClient(**arguments)
-            self._clients[step.direct] = client
+            self._clients[kind] = client
         return client
 
 
-async def _ask(credential: Any, scopes: tuple[str, ...], options: Mapping[str, Any]) -> object:
-    if hasattr(credential, "get_token_info"):
-        return await credential.get_token_info(*scopes, **({"options": options} if options else {}))
-    return await credential.get_token(*scopes, **options)
+async def _seldom(step: Share | Run) -> object:
+    """Perform a step of chains or of tools: their modules are loaded for those alone."""
+    if isinstance(step, Run):
+        from workload_identity.edge_processes import run_awaiting  # noqa: PLC0415 - see above
+
+        return await run_awaiting(step)
+    from workload_identity.awaiting import obtain  # noqa: PLC0415 - see above
+
+    return await obtain(step.order, set())  # nothing to renew
+
+
+async def _called(function: Callable[[], object]) -> object:
+    result = function()
+    return await result if inspect.isawaitable(result) else result
+
+
+class _Loan:
+    """Lets a thread have steps performed in the event loop, until it is ended."""
+
+    def __init__(self, perform: Performer, loop: asyncio.AbstractEventLoop) -> None:
+        self._perform = perform
+        self._loop = loop
+        self._lock = allocate_lock()
+        self._running: Future[object] | None = None
+        self._ended = False
+
+    def __call__(self, step: Step) -> object:
+        with self._lock:
+            if self._ended:
+                raise Unreachable("fault", "the call was cancelled")
+            performing = self._perform(step)
+            running = self._running = asyncio.run_coroutine_threadsafe(performing, self._loop)
+        return running.result()
+
+    def end(self) -> None:
+        """Cancel the step that is being performed, and perform none any more."""
+        with self._lock:
+            self._ended = True
+            if self._running is not None:
+                self._running.cancel()
 
 
 def fits(transport: Any) -> bool:

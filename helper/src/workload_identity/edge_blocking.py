@@ -6,12 +6,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from workload_identity.edge import between, perform_at_once
-from workload_identity.steps import Ask, Block, Call, Response, Send, Unreachable, Wait
+from workload_identity.edge import between, perform_at_once, question
+from workload_identity.steps import Ask, Block, Call, Lend, Response, Run, Send, Share, Unreachable, Wait
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import httpx
 
@@ -33,8 +33,8 @@ class Performer:
         self._options = options
         self._proxy = proxy
         self._clock = clock
-        # Opened when they are needed, by whether they are for this machine alone.
-        self._clients: dict[bool, httpx.Client] = {}
+        # Opened when they are needed, by whether they are for this machine alone, and what is trusted there.
+        self._clients: dict[tuple[bool, str], httpx.Client] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +44,7 @@ class Performer:
             for client in self._clients.values():
                 client.close()
 
-    def __call__(self, step: Step) -> object:
+    def __call__(self, step: Step) -> object:  # noqa: PLR0911 - one for each kind
         """Perform a step."""
         match step:
             case Send():
@@ -52,12 +52,14 @@ class Performer:
             case Wait(shortest, longest):
                 time.sleep(between(shortest, longest))
                 return None
-            case Ask(credential, scopes, options):
-                return _ask(credential, scopes, options)
-            case Call(function):
-                return _called(function)
+            case Ask() | Call():
+                return _called(step.function if isinstance(step, Call) else question(step))
+            case Share() | Run():
+                return _seldom(step)
             case Block(function):
                 return function()
+            case Lend(borrower):
+                return borrower(self)
         return perform_at_once(step, self._clock)
 
     def _send(self, step: Send) -> Response:
@@ -87,7 +89,7 @@ class Performer:
             if address.secure:
                 from workload_identity.trust import context_for  # noqa: PLC0415 - not for this machine's own
 
-                tls = self._trusted(context_for)
+                tls = self._trusted(step, context_for)
             connection = socket.create_connection((address.host, address.port), connecting)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
@@ -124,9 +126,11 @@ class Performer:
             raise sending.too_late(self._options)
         return left
 
-    def _trusted(self, context_for: Callable[[Options, TokenProxy | None], ssl.SSLContext]) -> ssl.SSLContext:
+    def _trusted(
+        self, step: Send, context_for: Callable[[Send, Options, TokenProxy | None], ssl.SSLContext]
+    ) -> ssl.SSLContext:
         try:
-            return context_for(self._options, self._proxy)
+            return context_for(step, self._options, self._proxy)
         except (OSError, ValueError) as failure:
             raise Unreachable("fault", f"{failure} ({type(failure).__name__})") from failure
 
@@ -153,7 +157,8 @@ class Performer:
     def _connect(self, step: Send) -> httpx.Client:
         from workload_identity import http  # noqa: PLC0415 - imports httpx
 
-        client = self._clients.get(step.direct)
+        kind = step.direct, step.thumbprint
+        client = self._clients.get(kind)
         if client is None:
             given: Any = self._options.transport
             if hasattr(given, "stream"):
@@ -161,14 +166,19 @@ class Performer:
             else:
                 arguments = http.client_arguments(step, self._options, self._proxy, http.httpx.HTTPTransport)
                 client = http.httpx.Client(**arguments)
-            self._clients[step.direct] = client
+            self._clients[kind] = client
         return client
 
 
-def _ask(credential: Any, scopes: tuple[str, ...], options: Mapping[str, Any]) -> object:
-    if hasattr(credential, "get_token_info"):
-        return credential.get_token_info(*scopes, **({"options": options} if options else {}))
-    return credential.get_token(*scopes, **options)
+def _seldom(step: Share | Run) -> object:
+    """Perform a step of chains or of tools: their modules are loaded for those alone."""
+    if isinstance(step, Run):
+        from workload_identity.edge_processes import run  # noqa: PLC0415 - see above
+
+        return run(step)
+    from workload_identity.blocking import obtain  # noqa: PLC0415 - see above
+
+    return obtain(step.order)
 
 
 def _called(function: Callable[[], object]) -> object:

@@ -15,11 +15,18 @@ Beside these a credential raises ValueError, for arguments that can never work.
 from __future__ import annotations
 
 import sys
+from collections import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Any, Self
+    from typing import Any, NamedTuple, Self
+
+    class _Pair(NamedTuple):
+        name: str
+        error: Exception
+else:
+    _Pair = namedtuple("_Pair", ("name", "error"))  # noqa: PYI024 - importing typing costs more
 
 
 class FailedResponse:
@@ -66,6 +73,27 @@ class FailedResponse:
         return f"<FailedResponse {self.status_code} {self.reason}, {self.content_type or 'no content type'}>"
 
 
+class Attempt(_Pair):
+    """What a member of a chain said: a pair of its name and its error.
+
+    Attributes:
+        name: The member's class.
+        error: What it raised.
+        seconds: How long it took.
+        went_on: Whether the chain then asked its next member.
+    """
+
+    seconds: float
+    went_on: bool
+
+    def __new__(cls, name: str, error: Exception, seconds: float = 0, *, went_on: bool = True) -> Self:
+        """Make an attempt."""
+        made = super().__new__(cls, name, error)
+        made.seconds = seconds
+        made.went_on = went_on
+        return made
+
+
 class ClientAuthenticationError(Exception):
     """No token was given.
 
@@ -83,6 +111,8 @@ class ClientAuthenticationError(Exception):
         claims: A claims challenge of the token service.
         retryable: Whether the same call may succeed later without a change by anyone.
         retry_after: Seconds that the token service asked to wait, if it did.
+        attempts: What each member of a chain said, in its order: `Attempt`s, which are pairs of a name and an
+            error; empty where no chain was asked.
     """
 
     def __new__(cls, *_args: object, **_kwargs: object) -> Self:
@@ -104,6 +134,7 @@ class ClientAuthenticationError(Exception):
         claims: str | None = None,
         retryable: bool = False,
         retry_after: float | None = None,
+        attempts: Iterable[Attempt] = (),
         **_others: object,
     ) -> None:
         from workload_identity.redaction import redacted  # noqa: PLC0415 - only a failure needs it
@@ -121,12 +152,18 @@ class ClientAuthenticationError(Exception):
         self._claims = claims
         self.retryable = retryable
         self.retry_after = retry_after
+        self.attempts = list(attempts)
         super(Exception, self).__init__(self.message)
 
     @property
     def claims(self) -> str | None:
         """A claims challenge, JSON text; None when there was none."""
         return self._claims
+
+    @property
+    def all_unavailable(self) -> bool:
+        """Whether a chain was asked and came to its end: no member could even try, or none that counts."""
+        return bool(self.attempts) and all(attempt.went_on for attempt in self.attempts)
 
     def __str__(self) -> str:
         return self.message

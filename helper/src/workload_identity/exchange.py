@@ -97,12 +97,14 @@ def address_of(url: str) -> Address | None:
 
 
 def request_bytes(
-    method: str, address: Address, headers: Mapping[str, str], form: Mapping[str, str] | None
+    method: str, address: Address, headers: Mapping[str, str], form: Mapping[str, str] | str | None
 ) -> bytes | None:
     """Return a request, the only one of its connection; None if it has a header that takes more than this."""
     body = b""
     fields = {"Host": address.place, "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
-    if form is not None:
+    if isinstance(form, str):
+        body = form.encode()
+    elif form is not None:
         from urllib.parse import urlencode  # noqa: PLC0415 - not every request has a form
 
         body = urlencode(form).encode("ascii")

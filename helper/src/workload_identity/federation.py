@@ -5,29 +5,24 @@ Source: learn.microsoft.com/entra/workload-id/workload-identity-federation.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workload_identity.assertions import claims_of, pod_token
-from workload_identity.cache import Held
-from workload_identity.entra import assertion_grant, judged, token_request, token_url
+from workload_identity.entra import Grant, Granted, ask, by_assertion, refused
 from workload_identity.errors import ClientAuthenticationError
-from workload_identity.retry import persistently
 from workload_identity.steps import Wait, now
 
 if TYPE_CHECKING:
+    from workload_identity.cache import Held
     from workload_identity.options import Options
     from workload_identity.refusals import Refusal
     from workload_identity.steps import Flow
     from workload_identity.token_proxy import TokenProxy
 
-_LONGEST_PAUSE = 60
-"""Seconds; a server that asks for a longer pause is not waited for while a good token is held."""
 _STALE = frozenset({700024, 700027, 7000272, 50012, 50027, 7000215})
 """The assertion is out of its time or damaged: the file may have a better one by now."""
 _PROPAGATING = frozenset({70021, 700211, 700212, 700213})
-_TRANSIENT = frozenset({70021, 90061, 50166})
 _PROPAGATION_PAUSES = (3.0, 6.0, 10.0)
 """Seconds before a federated credential is looked for again; the last one repeats."""
 
@@ -44,12 +39,23 @@ class Wish:
     claims: str | None = None
     token_file_timeout: float = 0
     retry_on_propagation: float = 0
+    region: str = ""
     proxy: TokenProxy | None = None
 
-    def address(self) -> str:
-        """Return where the token is asked for."""
-        url = token_url(self.authority, self.tenant_id)
-        return url if self.proxy is None else self.proxy.address(url)
+    def grant(self, assertion: str) -> Grant:
+        """Return the request that trades a pod's token."""
+        return Grant(
+            self.authority,
+            self.tenant_id,
+            self.client_id,
+            self.scopes,
+            {"grant_type": "client_credentials", **by_assertion(assertion)},
+            self.claims,
+            proof="pod",
+            stated=claims_of(assertion),
+            region=self.region,
+            proxy=self.proxy,
+        )
 
 
 def workload_identity(wish: Wish, options: Options, *, background: bool = False) -> Flow[Held]:
@@ -70,20 +76,14 @@ def workload_identity(wish: Wish, options: Options, *, background: bool = False)
     assertion = yield from pod_token(wish.token_file, wish.token_file_timeout)
     start = yield from now()
     give_up = start.monotonic + wish.retry_on_propagation
-    longest_pause = _LONGEST_PAUSE if background else math.inf
     reread = False
     propagations = 0
     while True:
-        form = assertion_grant(wish.client_id, wish.scopes, assertion, wish.claims)
-        request = yield from token_request(
-            wish.address(),
-            form,
-            max(start.monotonic, give_up if propagations else 0) + options.timeout,
-        )
-        response = yield from persistently(request, options, longest_pause=longest_pause, proxy=wish.proxy)
-        answer = judged(response, assertion)
-        if isinstance(answer, Held):
-            return answer
+        grant = wish.grant(assertion)
+        deadline = max(start.monotonic, give_up if propagations else 0) + options.timeout
+        answer = yield from ask(grant, options, deadline=deadline, background=background)
+        if isinstance(answer, Granted):
+            return answer.held
         if not reread and _may_be_stale(answer):
             reread = True
             newer = yield from _newer(wish.token_file, assertion)
@@ -97,37 +97,7 @@ def workload_identity(wish: Wish, options: Options, *, background: bool = False)
             yield Wait(pause / 2, pause)
             assertion = (yield from _newer(wish.token_file, assertion)) or assertion
             continue
-        raise refused(answer, wish, assertion, moment.epoch)
-
-
-def refused(answer: Refusal, wish: Wish, assertion: str, epoch: float) -> ClientAuthenticationError:
-    """Return the error for an answer: what Entra said, what it means here, what to change."""
-    from workload_identity.cures import Case, cure  # noqa: PLC0415 - hardly ever
-
-    case = Case(
-        client_id=wish.client_id,
-        tenant_id=wish.tenant_id,
-        authority=wish.authority,
-        scopes=wish.scopes,
-        claims=claims_of(assertion),
-        description=answer.fields.get("error_description") or "",
-        epoch=epoch,
-    )
-    host = wish.address().partition("://")[2].partition("/")[0]
-    fields = {**answer.fields}
-    fields["retryable"] = fields["retryable"] or not _TRANSIENT.isdisjoint(answer.codes)
-    lines = [
-        (
-            f"no token of client {wish.client_id} in tenant {wish.tenant_id} for {' '.join(wish.scopes)} from"
-            f" {host}: {answer.problem}"
-        ),
-        cure(answer.codes, case),
-    ]
-    if fields["retry_after"] is not None:
-        lines.append(f"The token service asks to wait {math.ceil(fields['retry_after'])} s.")
-    ids = [("correlation id", fields.get("correlation_id")), ("trace id", fields.get("trace_id"))]
-    lines.append(", ".join(f"{name} {value}" for name, value in ids if value and value not in answer.problem))
-    return ClientAuthenticationError("\n".join(line for line in lines if line), **fields)
+        raise refused(answer, grant, moment.epoch)
 
 
 def _may_be_stale(answer: Refusal) -> bool:

@@ -20,9 +20,11 @@ def landed(order: Order, flight: Flight, outcome: Outcome, began: float) -> None
     moment = order.clock.monotonic()
     rest = -inf
     if isinstance(outcome, Held):
-        records.given(order, outcome, moment - began)
+        if not order.silent:
+            records.given(order, outcome, moment - began)
     elif isinstance(outcome, Exception):
-        (records.not_renewed if flight.renewal else records.refused)(order, outcome)
+        if not order.silent:
+            (records.not_renewed if flight.renewal else records.refused)(order, outcome)
         rest = moment + (getattr(outcome, "retry_after", None) or 0)
         # Without this one's traceback, which would keep all that its frames hold.
         outcome = another(outcome)

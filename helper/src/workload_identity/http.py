@@ -26,7 +26,7 @@ from workload_identity.sending import (
     words_of,
 )
 from workload_identity.steps import Response, Unreachable
-from workload_identity.trust import trust
+from workload_identity.trust import context_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +77,7 @@ def client_arguments(
     environment = heeds_environment(step, options, proxy)
     if proxy is not None:
         return {"verify": proxy.trust(), "trust_env": environment}
-    tls = trust(options)
+    tls = context_for(step, options, None)
     mounts = {_pattern(scheme): transports(proxy=url, verify=tls) for scheme, url in options.proxies}
     return {
         "verify": tls,
@@ -102,7 +102,8 @@ def request(step: Send, options: Options, proxy: TokenProxy | None, left: float)
     return {
         "method": step.method,
         "url": step.url,
-        "data": None if step.form is None else dict(step.form),
+        "content": step.form if isinstance(step.form, str) else None,
+        "data": None if step.form is None or isinstance(step.form, str) else dict(step.form),
         "headers": headers(options, step.headers),
         "timeout": timeout,
         "follow_redirects": False,

@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypedDict
 
-    class TransportOptions(TypedDict, total=False):
-        """The keywords, for type checkers; `Options` says what they mean."""
+    class SendingOptions(TypedDict, total=False):
+        """The keywords that mean the same everywhere, for type checkers; `Options` says what they mean."""
 
-        timeout: float
         connection_timeout: float
         read_timeout: float
         retry_total: int
@@ -37,11 +36,16 @@ if TYPE_CHECKING:
         # Of other libraries, for code that moves over.
         logging_enable: bool
         enable_support_logging: bool
-        disable_instance_discovery: bool
         connection_data_block_size: int
 
+    class TransportOptions(SendingOptions, total=False):
+        """Those, and what user credentials have a meaning of their own for."""
 
-_WITHOUT_EFFECT = frozenset(
+        timeout: float
+        disable_instance_discovery: bool
+
+
+WITHOUT_EFFECT = frozenset(
     {
         "connection_data_block_size",
         "disable_instance_discovery",  # nothing is ever discovered
@@ -149,7 +153,7 @@ def options_of(given: Mapping[str, Any], known: Iterable[str]) -> Options:
     Raises:
         ValueError: A value that cannot work.
     """
-    for name in given.keys() - Options.__annotations__.keys() - _WITHOUT_EFFECT:
+    for name in given.keys() - Options.__annotations__.keys() - WITHOUT_EFFECT:
         _warn(name, known)
     return Options({name: value for name, value in given.items() if name in Options.__annotations__})
 

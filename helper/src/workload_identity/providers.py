@@ -12,6 +12,7 @@ from workload_identity.options import Options
 from workload_identity.steps import Ask, now
 
 if TYPE_CHECKING:
+    from workload_identity.clock import Instant
     from workload_identity.steps import Flow
 
 _STAGGER = 60
@@ -54,6 +55,17 @@ def asking(credential: object, scopes: tuple[str, ...], stagger: float) -> Flow[
     """
     started = yield from now()
     answer: Any = yield Ask(credential, scopes)
+    return dated(answer, started, stagger)
+
+
+def dated(answer: Any, started: Instant, stagger: float = 0) -> Held:
+    """Return a credential's answer as a token with its dates.
+
+    Args:
+        answer: An AccessTokenInfo or an AccessToken, of whatever library.
+        started: When it was asked for.
+        stagger: Seconds by which it is renewed later than it could be.
+    """
     refresh_on = getattr(answer, "refresh_on", None)
     return Held(
         answer.token,
@@ -62,4 +74,5 @@ def asking(credential: object, scopes: tuple[str, ...], stagger: float) -> Flow[
         lifetime=answer.expires_on - started.epoch,
         refresh_in=None if refresh_on is None else refresh_on - started.epoch,
         stagger=stagger,
+        token_type=getattr(answer, "token_type", "Bearer"),
     )

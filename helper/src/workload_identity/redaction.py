@@ -27,7 +27,9 @@ _IN_FORM = re.compile(rf"\b((?:{_NAMES})=)[^\s&\"'<>]+", re.IGNORECASE)
 _IN_HEADER = re.compile(
     r"\b((?:Authorization|Secret|X-IDENTITY-HEADER):[ \t]*)\S+(?:[ \t]+\S+)?", re.IGNORECASE
 )
-_JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*")
+# A claims challenge in Base64 begins like a token; it is no secret, and a person must have it to sign in.
+_CHALLENGE = "hY2Nlc3NfdG9rZW4iOns|hY2Nlc3NfdG9rZW4iOiB7"
+_JWT = re.compile(rf"eyJ(?!{_CHALLENGE})[A-Za-z0-9_-]{{8,}}(?:\.[A-Za-z0-9_-]*)*")
 _UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _MARKUP = re.compile(
     r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL

@@ -5,11 +5,12 @@ Loaded when there is one. Source: RFC 6749, section 5.2.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from workload_identity.errors import FailedResponse
+from workload_identity.errors import ClientAuthenticationError, FailedResponse
 from workload_identity.redaction import excerpt, redacted
 from workload_identity.retry import asked_pause
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from workload_identity.steps import Response
 
 _CODE = re.compile(r"AADSTS(\d{1,9})")
+_CORRELATION = re.compile(r"Correlation ID: ([0-9A-Fa-f-]{36})")
+_OK = 200
 NOT_JSON = object()
 """In place of the content of an answer that has none, or none that can be read."""
 
@@ -68,9 +71,37 @@ def refusal_of(response: Response, payload: object, problem: str, *secrets: str)
     if not isinstance(payload, dict):
         found = "nothing" if payload is None else f"a JSON {_KINDS[type(payload)]}"
         return Refusal(f"a JSON object was wanted, found {found} (status {response.status})", fields)
-    if payload.get("error") is not None:
+    if payload.get("error") is not None or isinstance(payload.get("message"), str):
         return _stated(payload, response, fields, *secrets)
     return Refusal(f"{problem} (status {response.status}; fields: {_names(payload)})", fields)
+
+
+def no_oidc_token(response: Response, connection: str, *secrets: str) -> ClientAuthenticationError:
+    """Return the error for an answer of Azure Pipelines that has no token.
+
+    Args:
+        response: The answer.
+        connection: The service connection's id.
+        secrets: What was sent and must not be quoted, should the answer have it.
+    """
+    try:
+        payload: object = json.loads(response.body)
+    except (ValueError, RecursionError):
+        payload = NOT_JSON
+    fields = {**refusal_of(response, payload, "", *secrets).fields}
+    if response.status != _OK:
+        found = f"found {excerpt(response.body.decode('utf-8', 'replace'), *secrets) or 'no content'!r}"
+    elif isinstance(payload, dict):
+        found = f"wanted oidcToken, found fields: {_names(payload)}"
+    else:
+        found = "wanted a JSON object with oidcToken, found something else"
+    return ClientAuthenticationError(
+        f"Azure Pipelines gave no OIDC token for service connection {connection!r} (status"
+        f" {response.status}): {found}. Give system_access_token the value of System.AccessToken of the"
+        " running job, which ends with it, and service_connection_id the id of a connection that this"
+        " pipeline may use.",
+        **fields,
+    )
 
 
 _KINDS = {list: "array", str: "string", int: "number", float: "number", bool: "boolean"}
@@ -84,7 +115,7 @@ def _no_json(response: Response, text: str, *secrets: str) -> str:
     turned = f" It redirects to {_site(target)}, which is not followed." if target else ""
     return (
         f"a JSON object was wanted, found an answer with status {response.status} and content type {kind!r},"
-        f" {found}.{turned} Is it Entra that answers there, or a proxy or portal in between?"
+        f" {found}.{turned} Is it the token service that answers there, or a proxy or portal in between?"
     )
 
 
@@ -93,9 +124,11 @@ def _site(url: str) -> str:
 
 
 def _stated(payload: dict[str, Any], response: Response, fields: dict[str, Any], *secrets: str) -> Refusal:
-    error: Any = payload["error"]
+    error: Any = payload.get("error")
     description: Any = payload.get("error_description")
-    if isinstance(error, dict):
+    if error is None:  # as Azure's hosts of managed identities say it
+        error, description = payload.get("code") or response.status, payload["message"]
+    elif isinstance(error, dict):
         error, description = error.get("code"), error.get("message")
     said = redacted(str(description), *secrets) if isinstance(description, str) else ""
     codes = payload.get("error_codes")
@@ -112,6 +145,8 @@ def _stated(payload: dict[str, Any], response: Response, fields: dict[str, Any],
     fields["claims"] = (
         claims if isinstance(claims, str) and not any(map(claims.__contains__, secrets)) else None
     )
+    told = _CORRELATION.search(said)
+    fields["correlation_id"] = fields["correlation_id"] or (told and told[1])
     fields["error_codes"] = fields["error_codes"] or [int(code) for code in _CODE.findall(said)]
     fields["trace_id"] = fields["trace_id"] or response.headers.get("x-ms-request-id")
     return Refusal(f"{fields['error']}: {said or 'no description'}", fields)

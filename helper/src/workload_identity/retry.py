@@ -7,13 +7,14 @@ Retry-After. Pauses are jittered, and a call has an end, which azure-core's prac
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workload_identity.errors import ClientAuthenticationError
 from workload_identity.steps import Response, Unreachable, Wait, now
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from workload_identity.options import Options
     from workload_identity.steps import Flow, Send
@@ -25,8 +26,29 @@ _REFUSED = 400
 _WORTHLESS = frozenset({"trust", "fault"})
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What is particular to a server that is not a token endpoint.
+
+    Attributes:
+        no_answer: Makes the error for a request that was not answered, from what kept it from that and the
+            number of tries.
+        factors: By status, what pauses grow from instead of the options' factor. Such pauses are not
+            shortened by chance: the server needs the time.
+    """
+
+    no_answer: Callable[[Unreachable, int], ClientAuthenticationError]
+    factors: Mapping[int, float]
+
+
 def persistently(
-    request: Send, options: Options, *, longest_pause: float = math.inf, proxy: TokenProxy | None = None
+    request: Send,
+    options: Options,
+    *,
+    longest_pause: float = math.inf,
+    proxy: TokenProxy | None = None,
+    server: Server | None = None,
+    service: str = "the token service",
 ) -> Flow[Response]:
     """Send a request, and again where that may help; the same one each time.
 
@@ -36,6 +58,8 @@ def persistently(
         longest_pause: The longest pause that a server may ask for, in seconds; who asks for more is not asked
             again.
         proxy: The token proxy that the request goes to, if it does.
+        server: What else it goes to; None: a token endpoint.
+        service: Who is asked, for an error.
 
     Returns:
         The answer, whatever its status: the last one, when the tries are used up.
@@ -57,33 +81,43 @@ def persistently(
         left[reason] -= 1
         moment = yield from now()
         asked = asked_pause(answer.headers, moment.epoch) if isinstance(answer, Response) else None
-        pause = backoff(repeated, options) if asked is None else asked
+        factor = server.factors.get(answer.status) if server and isinstance(answer, Response) else None
+        pause = backoff(repeated, options, factor) if asked is None else asked
         spent = left[reason] < 0 or repeated >= options.retry_total
         if spent or pause > longest_pause or moment.monotonic + pause >= request.deadline:
             break
         if pause:
-            yield Wait(pause if asked is not None else pause / 2, pause)
+            yield Wait(pause / 2 if asked is None and factor is None else pause, pause)
         repeated += 1
     if isinstance(answer, Unreachable):
-        raise _no_answer(answer, request.url, repeated + 1, proxy) from answer
+        if server is not None:
+            raise server.no_answer(answer, repeated + 1) from answer
+        raise _no_answer(answer, request.url, repeated + 1, proxy, service) from answer
     return answer
 
 
 def _reason_to_repeat(answer: Response | Unreachable, options: Options) -> str | None:
     if isinstance(answer, Unreachable):
-        return None if answer.kind in _WORTHLESS else answer.kind
+        return answer.kind if worth_another_try(answer) else None
     status = answer.status
     worthwhile = status in _ALWAYS or status >= _FROM_HERE_ON or status in options.retry_on_status_codes
     return "status" if worthwhile or (status >= _REFUSED and "retry-after" in answer.headers) else None
 
 
-def backoff(repeated: int, options: Options) -> float:
-    """Return the longest pause before the next try, in seconds: 0, 1.6, 3.2, … by default."""
+def backoff(repeated: int, options: Options, factor: float | None = None) -> float:
+    """Return the longest pause before the next try, in seconds: 0, 1.6, 3.2, … by default.
+
+    Args:
+        repeated: How many tries there were beside the first.
+        options: What pauses grow from, how, and to what length.
+        factor: What they grow from instead.
+    """
     if repeated == 0:
         return 0
     # An exponent beyond this is past every maximum, and would be past what a float holds.
     growth = 1 if options.retry_mode == "fixed" else 2 ** min(repeated, 64)
-    return min(options.retry_backoff_factor * growth, options.retry_backoff_max)
+    start = options.retry_backoff_factor if factor is None else factor
+    return min(start * growth, options.retry_backoff_max)
 
 
 def asked_pause(headers: Mapping[str, str], epoch: float) -> float | None:
@@ -117,10 +151,9 @@ def _date(value: str) -> float:
 
 
 def _no_answer(
-    failure: Unreachable, url: str, tries: int, proxy: TokenProxy | None
+    failure: Unreachable, url: str, tries: int, proxy: TokenProxy | None, service: str
 ) -> ClientAuthenticationError:
     host = url.partition("://")[2].partition("/")[0]
-    times = "1 try" if tries == 1 else f"{tries} tries"
     if proxy is not None:
         name = proxy.server_name or host
         change = (
@@ -140,6 +173,16 @@ def _no_answer(
             " AZURE_AUTHORITY_HOST says whom to ask."
         )
     return ClientAuthenticationError(
-        f"no answer from the token service at {host} ({times}): {failure.cause}. {change}",
-        retryable=failure.kind not in _WORTHLESS,
+        f"no answer from {service} at {host} ({times_of(tries)}): {failure.cause}. {change}",
+        retryable=worth_another_try(failure),
     )
+
+
+def times_of(tries: int) -> str:
+    """Return "1 try" or the like."""
+    return "1 try" if tries == 1 else f"{tries} tries"
+
+
+def worth_another_try(failure: Unreachable) -> bool:
+    """Tell whether the same request may be answered later without a change by anyone."""
+    return failure.kind not in _WORTHLESS

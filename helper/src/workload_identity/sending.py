@@ -123,18 +123,17 @@ def failed(
         before: What our caller was handling when the request began: no cause of this.
         connected: Whether it went wrong after the request was sent.
     """
-    import ssl  # noqa: PLC0415 - hardly ever
-
-    from workload_identity.exchange import Broken, TooLong  # noqa: PLC0415
+    from workload_identity.exchange import Broken, TooLong  # noqa: PLC0415 - hardly ever
 
     words = words_of(causes_of(failure, before))
+    ssl = sys.modules.get("ssl")  # where nobody has loaded it, it has refused nobody
+    if ssl is not None and isinstance(failure, ssl.SSLCertVerificationError):
+        return not_trusted(words)
     match failure:
         case TooLong():
             unreachable = too_long()
         case Broken():
             unreachable = broken_off(str(failure))
-        case ssl.SSLCertVerificationError():
-            unreachable = not_trusted(words)
         case TimeoutError() if connected:
             unreachable = silent(options)
         case TimeoutError():

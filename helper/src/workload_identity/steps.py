@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from workload_identity.clock import Instant
+    from workload_identity.credentials import Order
 
 T = TypeVar("T")
 
@@ -23,28 +24,38 @@ class Send:
 
     Attributes:
         url: An https URL, or an http one of this machine's own.
-        form: What to send; holds secrets. None: nothing.
+        form: What to send; holds secrets. A text is sent as it is, with the Content-Type among the headers.
+            None: nothing.
         headers: Beside those that every request of the credential gets; may hold secrets.
         deadline: When there is no use in an answer any more, by the monotonic clock.
         method: HTTP's.
         direct: Never through a proxy that only the environment names: the address is of this machine.
         connection_timeout: Seconds a connection may take, if that is less than the options say.
+        thumbprint: SHA-1 of the only certificate to trust, 40 lower-case hex digits; "": who the options say.
     """
 
     url: str
-    form: Mapping[str, str] | None = field(repr=False)
+    form: Mapping[str, str] | str | None = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     deadline: float
     method: str = "POST"
     direct: bool = False
     connection_timeout: float = inf
+    thumbprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read a file; answered with a `Content`, or an OSError is thrown."""
+    """Read a file; answered with a `Content`, or an OSError is thrown.
+
+    Attributes:
+        most: Bytes after which no more is read.
+        folder: The folder in which the file must be when all links are followed; "": anywhere.
+    """
 
     path: str
+    most: int = 1 << 20
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +84,23 @@ class Ask:
         credential: One of the same family.
         scopes: What the token is for.
         options: `claims`, `tenant_id`, `enable_cae`, as `TokenRequestOptions` has them.
+        method: Which of a credential's two methods is called, if it has both.
     """
 
     credential: object = field(repr=False)
     scopes: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    method: str = "get_token_info"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Have an order fulfilled, together with all who ask for the same; answered with a `Held`.
+
+    Whatever the order's own flow raises is thrown, for each who waits for it.
+    """
+
+    order: Order = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +118,64 @@ class Block:
     """Call a function that blocks, on a thread where others must not wait; answered with its result."""
 
     function: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Look for a program on the PATH; answered with its whole path, or None.
+
+    Attributes:
+        names: What it may be called, the first one that is found wins.
+    """
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run a program without input, in a session of its own; answered with a `Ran`.
+
+    An OSError is thrown when it cannot be started, a TimeoutError when it was ended, with all that it had
+    started, after its time.
+
+    Attributes:
+        argv: Its whole path, and its arguments.
+        environment: Variables beside this process's own.
+        folder: Where it runs.
+        timeout: Seconds it may take.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    folder: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a program left.
+
+    Attributes:
+        status: Its exit status; negative: the signal that ended it.
+        stdout: What it wrote; may be a secret.
+        stderr: Likewise.
+    """
+
+    status: int
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lend:
+    """Call a function that blocks and cannot be a flow, as a library with I/O of its own.
+
+    It runs where `Block` has its function run, and is answered with its result. It gets a function that
+    performs a step for it and returns the answer, or raises what a flow would have thrown in; when the flow
+    ends early, that function raises too.
+    """
+
+    function: Callable[[Perform], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +223,8 @@ class Unreachable(Exception):  # noqa: N818 - what it says about the server
         self.cause = cause
 
 
-Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask | Call | Block
+Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask | Share | Call | Block | Lend | Find | Run
+Perform: TypeAlias = Callable[[Step], Any]
 Flow: TypeAlias = Generator[Step, Any, T]
 
 

@@ -10,19 +10,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from workload_identity.options import Options
+    from workload_identity.steps import Send
     from workload_identity.token_proxy import TokenProxy
 
 _MOST_CONTEXTS = 8
 _contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
 
 
-def context_for(options: Options, proxy: TokenProxy | None) -> ssl.SSLContext:
-    """Return whom to trust for requests, or at the token proxy they go to.
+def context_for(step: Send, options: Options, proxy: TokenProxy | None) -> ssl.SSLContext:
+    """Return whom to trust for a request, or at the token proxy it goes to.
 
     Raises:
         OSError: Certificates that are named cannot be read; the message has the path.
         ValueError: The token proxy's are no PEM.
     """
+    if step.thumbprint:
+        from workload_identity.pinning import Pinned  # noqa: PLC0415 - for one rare host
+
+        return Pinned(step.thumbprint)
     return trust(options) if proxy is None else proxy.trust()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from workload_identity.authority import AzureAuthorityHosts, normal_authority, valid_tenant
+from workload_identity.authority import AzureAuthorityHosts, normal_authority, region_of, valid_tenant
 from workload_identity.awaiting import Awaiting
 from workload_identity.blocking import Blocking
 from workload_identity.credentials import Credential, allowed_tenant, seconds_of
@@ -73,6 +73,7 @@ class WorkloadIdentity(Credential):
         self._token_file_path = found["token_file_path"]
         host = authority or os.environ.get("AZURE_AUTHORITY_HOST") or AzureAuthorityHosts.AZURE_PUBLIC_CLOUD
         self._authority = normal_authority(host)
+        self._region = region_of(os.environ)
         several = additionally_allowed_tenants
         self._allowed_tenants = (several,) if isinstance(several, str) else tuple(several)
         self._token_file_timeout = seconds_of("token_file_timeout", token_file_timeout)
@@ -111,6 +112,7 @@ class WorkloadIdentity(Credential):
             claims=claims,
             token_file_timeout=self._token_file_timeout,
             retry_on_propagation=self._retry_on_propagation,
+            region=self._region,
             proxy=self._proxy,
         )
         return federation.workload_identity(wish, self._options, background=background)

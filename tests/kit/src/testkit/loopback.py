@@ -36,10 +36,10 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def address(listener: socket.socket) -> str:
-    """Return the https address of a listening socket, without a path: "https://127.0.0.1:41234"."""
+def address(listener: socket.socket, scheme: str = "https") -> str:
+    """Return the address of a listening socket, without a path: "https://127.0.0.1:41234"."""
     host, port = listener.getsockname()[:2]
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def server_tls(authority: trustme.CA, host: str) -> ssl.SSLContext:
@@ -61,8 +61,10 @@ async def _end(runner: web.AppRunner) -> None:
 
 
 @contextmanager
-def serving(application: web.Application, listener: socket.socket, tls: ssl.SSLContext) -> Iterator[None]:
-    """Serve the application in a thread of its own until the block ends."""
+def serving(
+    application: web.Application, listener: socket.socket, tls: ssl.SSLContext | None
+) -> Iterator[None]:
+    """Serve the application in a thread of its own until the block ends; over plain HTTP without `tls`."""
     started: Future[Callable[[], object]] = Future()
 
     async def serve() -> None:

@@ -1,28 +1,35 @@
-"""An Entra stand-in: a local token service that does to a client assertion what Microsoft Entra does.
+"""An Entra stand-in: a local token service that does to a token request what Microsoft Entra does.
 
 `with EntraStandIn() as entra:` in a test, `python -m testkit.entra` beside a demo. It fetches the issuer's
 documents, checks signature, time, issuer, subject and audience, and answers an access token signed by itself,
-or one of Entra's own errors. What it knows and does can be changed at any time, by its methods or over HTTPS
-at `/standin/`.
+or one of Entra's own errors. Secrets, certificates, users' tokens, codes and refresh tokens are checked as
+well. What it knows and does can be changed at any time, by its methods or over HTTPS at `/standin/`.
 """
 
 import math
 import time
+import uuid
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import trustme
 from aiohttp import web
+from cryptography.x509 import Certificate
 
 from testkit import loopback
 from testkit.entra.control import add_control
-from testkit.entra.directory import DEFAULT_AUDIENCE, FederatedCredential
+from testkit.entra.directory import DEFAULT_AUDIENCE, ClientSecret, FederatedCredential
 from testkit.entra.endpoints import add_endpoints
 from testkit.entra.faults import Fault
+from testkit.entra.grants import token_issuer
+from testkit.entra.pages import add_pages
+from testkit.entra.people import Account, People
 from testkit.entra.service import RecordedRequest, Service
+from testkit.entra.users import User
 from testkit.folders import throwaway_folder
 from testkit.signing import SigningKey
 
@@ -115,6 +122,7 @@ class EntraStandIn:
             application = web.Application()
             add_control(application, self._service)
             add_endpoints(application, self._service)
+            add_pages(application, self._service)
             starting.enter_context(
                 loopback.serving(application, listener, loopback.server_tls(ca, self._host))
             )
@@ -178,6 +186,87 @@ class EntraStandIn:
             Unknown: No such tenant, application or credential.
         """
         self._service.remove_credential(tenant_id, client_id, name)
+
+    def add_secret(self, client_id: str, secret: str, *, tenant_id: str, lifetime: float = math.inf) -> None:
+        """Give an application a client secret, for so many seconds; negative: it is over already."""
+        given = ClientSecret(secret, time.time() + lifetime)
+        self._service.change(tenant_id, client_id, lambda one: replace(one, secrets=(*one.secrets, given)))
+
+    def add_certificate(self, client_id: str, certificate: Certificate, *, tenant_id: str) -> None:
+        """Let assertions be signed with a certificate's key."""
+        self._service.change(
+            tenant_id, client_id, lambda one: replace(one, certificates=(*one.certificates, certificate))
+        )
+
+    def trust_name(self, client_id: str, name: str, authority: Certificate, *, tenant_id: str) -> None:
+        """Let assertions be signed with any certificate of a common name that an authority vouches for."""
+        self._service.change(
+            tenant_id,
+            client_id,
+            lambda one: replace(one, trusted_names=(*one.trusted_names, (name, authority))),
+        )
+
+    def make_public(self, client_id: str, *, tenant_id: str) -> None:
+        """Make an application one that proves nothing."""
+        self._service.change(tenant_id, client_id, lambda one: replace(one, public=True))
+
+    def sign_in(self, client_id: str, *, tenant_id: str, redirect_uri: str, user: str = "ada") -> str:
+        """Return the code that a user's browser brings back from signing in to an application."""
+        return self._service.sign_ins.code(client_id, redirect_uri, User(tenant_id, user), time.time())
+
+    def add_user(
+        self,
+        name: str,
+        password: str,
+        *,
+        tenant_id: str,
+        second_factor: bool = False,
+        federated: bool = False,
+    ) -> None:
+        """Add a user who can sign in; see `testkit.entra.people.Account`."""
+        user = User(tenant_id, name)
+        self.people.add(Account(user, password, second_factor=second_factor, federated=federated))
+
+    @property
+    def people(self) -> People:
+        """Who can sign in, and who is there to do it."""
+        return self._service.people
+
+    @property
+    def other_paths(self) -> list[str]:
+        """What was asked for beside tokens, such as "GET /common/discovery/instance"; a copy."""
+        return list(self._service.other_paths)
+
+    def revoke_refresh_tokens(self) -> None:
+        """Let no refresh token of before be good any more."""
+        self._service.sign_ins.revoke()
+
+    def user_token(
+        self, client_id: str, *, tenant_id: str, user: str = "ada", lifetime: float = 3600, **claims: object
+    ) -> str:
+        """Return the access token with which a user's client calls an API.
+
+        Args:
+            client_id: The API's.
+            tenant_id: Its tenant.
+            user: By name.
+            lifetime: In seconds from now; negative: it is over already.
+            claims: Instead of or beside those that Entra states.
+        """
+        now, who = int(time.time()), User(tenant_id, user)
+        stated = {
+            "aud": client_id,
+            "iss": token_issuer(self._service.issuing, tenant_id),
+            "iat": now,
+            "nbf": now,
+            "exp": int(now + lifetime),
+            "oid": who.object_id,
+            "scp": "access_as_user",
+            "tid": tenant_id,
+            "upn": user,
+            "uti": str(uuid.uuid4()),
+        }
+        return self._service.key.sign({**stated, **claims})
 
     def add_application(self, client_id: str, *, tenant_id: str) -> None:
         """Register an application that has no federated credential."""

@@ -130,7 +130,8 @@ def _check_signature(encoded: str, assertion: _Assertion, keys: Keys) -> None:
 
 
 def _refuse_signature(assertion: _Assertion, reason: str) -> NoReturn:
-    raise RequestRefused(700027, key_id=assertion.key_id, issuer=assertion.issuer, reason=reason)
+    signer = f"Key '{assertion.key_id}' of identity provider '{assertion.issuer}'"
+    raise RequestRefused(700027, signer=signer, reason=reason)
 
 
 def _audiences(claims: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What is registered: tenants, applications, federated credentials.
+"""What is registered: tenants, applications, and what these prove themselves with.
 
 A directory is a value; every change returns a new one, so that a request is judged by what was registered
 when it came, whatever other threads do meanwhile.
@@ -7,10 +7,13 @@ Source of the bounds: learn.microsoft.com/entra/workload-id/workload-identity-fe
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
+
+from cryptography.x509 import Certificate
 
 DEFAULT_AUDIENCE = "api://AzureADTokenExchange"
 MOST_CREDENTIALS = 20
@@ -55,12 +58,31 @@ class FederatedCredential:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientSecret:
+    """A client secret; it is good until then, in seconds since the epoch."""
+
+    value: str = field(repr=False)
+    until: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
 class Application:
-    """An application or managed identity of a tenant; the object id is its service principal's."""
+    """An application or managed identity of a tenant; the object id is its service principal's.
+
+    Attributes:
+        credentials: Federated credentials.
+        certificates: Those whose keys may sign its assertions.
+        trusted_names: A certificate of this common name may too, if this authority vouches for it.
+        public: It can keep nothing secret: only users sign in to it.
+    """
 
     tenant_id: str
     client_id: str
     credentials: tuple[FederatedCredential, ...] = ()
+    secrets: tuple[ClientSecret, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+    trusted_names: tuple[tuple[str, Certificate], ...] = ()
+    public: bool = False
 
     def accepting(self, credential: FederatedCredential) -> Self:
         """Return the application with one more federated credential; the same again changes nothing.

@@ -13,21 +13,35 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from testkit.entra import answers, faults
 from testkit.entra.answers import Answer
 from testkit.entra.assertions import Flow
 from testkit.entra.directory import Directory
 from testkit.entra.errors import RequestRefused
-from testkit.entra.grants import GRANTS, Granted, TokenRequest, check_tenant, judge, token_issuer
+from testkit.entra.grants import GRANTS, TENANTLESS, Granted, TokenRequest, check_tenant, judge, token_issuer
 from testkit.entra.service import RecordedRequest, Service
 
 _FORM = "application/x-www-form-urlencoded"
+_SECRET = frozenset(
+    {
+        "assertion",
+        "client_assertion",
+        "client_secret",
+        "code",
+        "code_verifier",
+        "device_code",
+        "password",
+        "refresh_token",
+    }
+)
 
 
 def add_endpoints(application: web.Application, service: Service) -> None:
     """Give a web application Entra's endpoints."""
     endpoints = _Endpoints(service)
+    application.middlewares.append(endpoints.noted)
     application.add_routes(
         [
             web.route("*", "/{tenant}/oauth2/v2.0/token", endpoints.token),
@@ -56,6 +70,13 @@ class _Endpoints:
     def __init__(self, service: Service) -> None:
         self._service = service
 
+    @web.middleware
+    async def noted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Note what is asked for beside tokens."""
+        if not request.path.startswith("/standin") and not request.path.endswith("/oauth2/v2.0/token"):
+            self._service.other_paths.append(f"{request.method} {request.path}")
+        return await handler(request)
+
     async def token(self, request: web.Request) -> web.StreamResponse:
         """Answer a token request, and record what may be known of it."""
         at = time.time()
@@ -76,6 +97,7 @@ class _Endpoints:
                     outcome=outcome,
                     status=status,
                     correlation_id=call.correlation_id,
+                    form={name: "***" if name in _SECRET else value for name, value in call.form.items()},
                 )
             )
         return await answers.sent(request, answer, now, _ids(call))
@@ -110,6 +132,7 @@ class _Endpoints:
             raise RequestRefused(9000411, name=call.repeated)
         lifetime, refresh_in = self._service.lifetime, self._service.refresh_in
         request = TokenRequest(
+            authority=self._service.authority,
             issuing=self._service.issuing,
             tenant=call.tenant,
             form=call.form,
@@ -117,6 +140,9 @@ class _Endpoints:
             now=now,
             lifetime=lifetime,
             trace_id=call.trace_id,
+            sign_ins=self._service.sign_ins,
+            people=self._service.people,
+            own_key=self._service.key.private.public_key(),
         )
         granted = await self._driven(judge(request))
         body = {
@@ -124,7 +150,10 @@ class _Endpoints:
             "expires_in": lifetime,
             "ext_expires_in": lifetime,
             "access_token": self._service.key.sign(granted.claims),
+            **granted.more,
         }
+        if granted.id_claims is not None:
+            body["id_token"] = self._service.key.sign(granted.id_claims)
         return answers.in_json(
             200, body if refresh_in is None else {**body, "refresh_in": refresh_in}, "granted"
         )
@@ -162,7 +191,8 @@ class _Endpoints:
     def _discovery(self, tenant: str, issuer: str) -> web.Response:
         ids = {"trace_id": str(uuid.uuid4()), "correlation_id": str(uuid.uuid4())}
         try:
-            check_tenant(tenant, self._service.directory)
+            if tenant.lower() not in TENANTLESS:
+                check_tenant(tenant, self._service.directory)
         except RequestRefused as refusal:
             body = refusal.body(authority=self._service.authority, now=time.time(), **ids)
             return web.json_response(body, status=refusal.status)
@@ -170,10 +200,10 @@ class _Endpoints:
         return web.json_response(
             {
                 "issuer": issuer,
-                # Nobody answers there: no grant here needs a user. MSAL wants it named all the same.
                 "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
+                "device_authorization_endpoint": f"{base}/oauth2/v2.0/devicecode",
                 "token_endpoint": f"{base}/oauth2/v2.0/token",
-                "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+                "token_endpoint_auth_methods_supported": ["private_key_jwt", "client_secret_post"],
                 "jwks_uri": f"{base}/discovery/v2.0/keys",
                 "grant_types_supported": list(GRANTS),
                 "response_types_supported": ["id_token"],

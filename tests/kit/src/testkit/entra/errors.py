@@ -68,8 +68,13 @@ _KINDS: Mapping[int, _Kind] = MappingProxyType(
             7000218: "The request body must contain 'client_assertion' or 'client_secret'.",
             700024: "Client assertion is not within its valid time range. Current time: {now}, assertion"
             " valid from {start}, expiry time of assertion {end}.",
-            700027: "Key '{key_id}' of identity provider '{issuer}' does not verify the client assertion."
-            " [Reason - {reason}].",
+            700027: "{signer} does not verify the client assertion. [Reason - {reason}].",
+            7000222: "The client secret keys of application '{client_id}' are expired.",
+            700021: "The client assertion is of application '{found}', 'client_id' is '{client_id}'.",
+            700023: "The client assertion's audience '{found}' is not the realm's '{wanted}'.",
+            700025: "The client is public: neither 'client_assertion' nor 'client_secret' is wanted.",
+            500112: "The reply address '{found}' is not '{registered}', with which the authorization code was"
+            " requested.",
             # Entra itself keeps to itself what is registered; whoever tries things here may know.
             700211: f"{_UNMATCHED} issuer '{{issuer}}', registered '{{registered}}'. {_COMPARE}",
             700212: f"{_UNMATCHED} audience '{{audience}}', registered '{{registered}}'. {_COMPARE}",
@@ -80,6 +85,23 @@ _KINDS: Mapping[int, _Kind] = MappingProxyType(
         "unauthorized_client",
         400,
         {700016: f"Application with identifier '{{client_id}}' was not found in '{{tenant}}'. {_ELSEWHERE}"},
+    )
+    | _all(
+        "invalid_grant",
+        400,
+        {
+            50013: "The assertion fails signature validation. [Reason - {reason}].",
+            500131: "The assertion's audience '{audience}' is not its presenter, client '{client_id}'.",
+            500133: "The assertion is not within its valid time range. Current time: {now}, expiry time of"
+            " assertion {end}.",
+            50034: "The user account '{username}' does not exist in the directory.",
+            50126: "Error validating credentials due to invalid username or password.",
+            501481: "The code_verifier does not match the code_challenge of the authorization request.",
+            50173: "The grant has been revoked. A new sign-in is needed.",
+            54005: "The authorization code was redeemed already.",
+            70000: "The value of '{name}' is not valid.",
+            70008: "The authorization code or refresh token has expired.",
+        },
     )
     | _all(
         "unsupported_grant_type",
@@ -100,6 +122,10 @@ _KINDS: Mapping[int, _Kind] = MappingProxyType(
         400,
         {500011: f"The resource principal named '{{resource}}' was not found in '{{tenant}}'. {_ELSEWHERE}"},
     )
+    | _all("interaction_required", 400, {50076: "A second factor is required: multi-factor authentication."})
+    | _all("authorization_pending", 400, {70016: "Authorization is pending. Continue polling."})
+    | _all("authorization_declined", 400, {65004: "The user said no."})
+    | _all("expired_token", 400, {70019: "The verification code has expired."})
     | _all("temporarily_unavailable", 503, {90033: "A transient error has occurred. Please try again."})
     | _all("temporarily_unavailable", 429, {90055: "Too many requests. Please wait."})
 )

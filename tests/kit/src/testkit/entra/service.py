@@ -5,13 +5,15 @@ Blocking code in other threads changes it while the server's event loop answers 
 
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from testkit.entra.directory import Application, Directory, FederatedCredential, Unknown
 from testkit.entra.faults import Faults
 from testkit.entra.keys import PublishedKeys
+from testkit.entra.people import People
+from testkit.entra.users import SignIns
 from testkit.signing import SigningKey
 
 
@@ -24,6 +26,7 @@ class RecordedRequest:
         grant: The form's grant_type, "" when it has none; so for client id and scope.
         outcome: "granted" or Entra's code such as "AADSTS700213", a fault met, or both: "granted, truncated".
         status: HTTP status of the answer, 0 when none was sent.
+        form: The whole form, with a mask for what is secret.
     """
 
     at: float
@@ -35,6 +38,7 @@ class RecordedRequest:
     outcome: str
     status: int
     correlation_id: str
+    form: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Service:
         issuing: Whom its tokens name as their issuer, before the tenant.
         lifetime: `expires_in` of the tokens to come, in seconds.
         refresh_in: Likewise, in seconds; None: not told.
+        other_paths: What was asked for beside tokens, such as "GET /common/discovery/instance".
     """
 
     authority: str
@@ -56,6 +61,9 @@ class Service:
     directory: Directory = field(default_factory=Directory)
     faults: Faults = field(default_factory=Faults)
     requests: list[RecordedRequest] = field(default_factory=list)
+    sign_ins: SignIns = field(default_factory=SignIns)
+    people: People = field(default_factory=People)
+    other_paths: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._changing = threading.Lock()
@@ -90,6 +98,16 @@ class Service:
                 application = application.accepting(credential)
             self.directory = self.directory.holding(application)
             return application is not known
+
+    def change(self, tenant_id: str, client_id: str, change: Callable[[Application], Application]) -> None:
+        """Change an application; one that is not there yet is registered."""
+        with self._changing:
+            known = self._found(tenant_id, client_id) or Application(tenant_id, client_id)
+            self.directory = self.directory.holding(change(known))
+
+    def knows(self, client_id: str) -> bool:
+        """Tell whether any tenant has an application of this client id."""
+        return any(one.client_id.lower() == client_id.lower() for one in self.directory.applications())
 
     def remove_application(self, tenant_id: str, client_id: str) -> None:
         """Remove an application with its credentials; Unknown when there is none."""
