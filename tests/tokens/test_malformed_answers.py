@@ -107,7 +107,7 @@ class Server:
 
     Attributes:
         seen: Secrets that were sent or given.
-        kind_of_good: The share of answers that are as they should be.
+        good: The share of answers that are as they should be.
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -248,8 +248,8 @@ class Server:
                     f"<html><script>{echo}</script><b>{echo}</b></html>".encode(),
                     echo.encode(),
                     rng.randbytes(rng.randint(1, 80)),
-                    b"[" * 100_000,
-                    b'{"a":' * 50_000,
+                    b"[" * 20_000,
+                    b'{"a":' * 10_000,
                     b"9" * 5000,
                     b"null",
                     b"NaN",
@@ -285,6 +285,10 @@ class Server:
             text = "\ufeff" + text
         data = bytearray(text.encode(rng.choice(["utf-8"] * 9 + ["utf-16"]), "surrogatepass"))
         if rng.random() < 0.3:
+            # Names that are damaged tell nothing: what is given has a shape then.
+            for token in GIVEN.values():
+                data = data.replace(json.dumps(token)[1:-1].encode(), JWTS[1].encode())
+            self.seen.add(JWTS[1])
             match rng.randrange(3):
                 case 0:
                     del data[rng.randrange(len(data)) :]
@@ -492,7 +496,10 @@ def shown(failure: ClientAuthenticationError) -> list[str]:
     """Return all that can be seen of an error."""
     response = failure.response
     texts = [str(failure), repr(failure), repr(vars(failure)), repr(failure.args)]
-    texts += traceback.format_exception(failure)
+    link: BaseException | None = failure
+    while link is not None:
+        texts += traceback.format_exception_only(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     if response is not None:
         texts += [response.text(), repr(response), repr(response.headers), str(response.reason)]
     return texts
@@ -568,7 +575,7 @@ def one_case(
         assert "unexpectedly" not in failure.message, f"{where}: {failure.message}"
     texts += [f"{record.getMessage()} {record.args!r}" for record in caplog.records]
     texts += [record.exc_text or "" for record in caplog.records]
-    texts += [repr(credential), repr(vars(credential)), repr(vars(SHARED))]
+    texts += [repr(credential), repr(SHARED)]
     for text in texts:
         text.encode()
         for view in views(text):
