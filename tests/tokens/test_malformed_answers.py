@@ -5,6 +5,8 @@ users' own, down to the edge, which answers by itself here: requests, files and 
 moving the clock. Half of the answers are as they should be, so that flows get far.
 """
 
+import copy
+import functools
 import html
 import json
 import logging
@@ -24,7 +26,7 @@ import pytest
 import workload_identity
 from testkit.client_certificates import Issued
 from testkit.tally import Tally
-from workload_identity import AuthenticationRecord, ClientAuthenticationError, edge_blocking
+from workload_identity import ClientAuthenticationError, edge_blocking
 from workload_identity.cache import SHARED
 from workload_identity.clock import Clock, Instant
 from workload_identity.endpoints import METADATA_SERVICE
@@ -297,7 +299,7 @@ class Server:
                         data[rng.randrange(len(data))] = rng.randrange(256)
                 case _:
                     at = rng.randrange(len(data))
-                    data[at:at] = rng.choice([b'"', b"{", b"}", b",", b"\\", b"\x00", b"\xff", b"<", b"'"])
+                    data[at:at] = rng.choice([b'"', b"{", b"}", b",", b"\x00", b"\xff", b"<", b"'"])
         return bytes(data)
 
     def ran(self, step: Run) -> Ran:
@@ -395,13 +397,19 @@ class Kind:
     before: tuple[str, ...] = ()
 
 
-CERTIFICATE = Issued.of("client").pem()
-RECORD = AuthenticationRecord(TENANT, CLIENT, "login.microsoftonline.com", f"u.{TENANT}", "someone")
 PRINCIPAL = {"tenant_id": TENANT, "client_id": CLIENT}
 
 
 def _principal(name: str, **own: Any) -> Callable[[Mapping[str, Any]], Any]:
     return lambda options: getattr(workload_identity, name)(**PRINCIPAL, **own, **options)
+
+
+@functools.cache
+def _certified(retry_total: int) -> Any:
+    # Its key is checked at length when it is read.
+    return workload_identity.CertificateCredential(
+        **PRINCIPAL, certificate_data=Issued.of("client").pem(), retry_total=retry_total
+    )
 
 
 def _user(name: str, **own: Any) -> Callable[[Mapping[str, Any]], Any]:
@@ -431,7 +439,7 @@ BEHALF = {"user_assertion": SENT["user"], "client_secret": SECRET}
 HTTPS = "https://host.example/token"
 KINDS = {
     "secret": Kind(_principal("ClientSecretCredential", client_secret=SECRET)),
-    "certificate": Kind(_principal("CertificateCredential", certificate_data=CERTIFICATE)),
+    "certificate": Kind(lambda options: copy.copy(_certified(**options))),
     "assertion": Kind(_principal("ClientAssertionCredential", func=lambda: SENT["assertion"])),
     "workload identity": Kind(
         lambda options: workload_identity.WorkloadIdentityCredential(
@@ -489,7 +497,7 @@ def views(text: str) -> Iterator[str]:
     yield unquote_plus(text)
     yield html.unescape(text)
     plain = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
-    yield re.sub(r"\\+(.)", r"\1", plain)
+    yield re.sub(r"\\+([/\"\\])", r"\1", plain)
 
 
 def shown(failure: ClientAuthenticationError) -> list[str]:
