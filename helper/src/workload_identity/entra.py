@@ -21,7 +21,7 @@ from workload_identity.retry import persistently
 from workload_identity.steps import NewId, Send, now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from workload_identity.errors import ClientAuthenticationError
     from workload_identity.options import Options
@@ -91,8 +91,8 @@ class Grant:
         return {**form, "claims": self.claims} if self.claims else form
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must not be quoted, in the notations in which an answer may repeat it."""
-        return tuple(_notations(self.form[name] for name in _SECRET if self.form.get(name)))
+        """Return what must not be quoted, should an answer repeat it."""
+        return tuple(self.form[name] for name in _SECRET if self.form.get(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,11 +319,3 @@ def moment(value: object) -> int | None:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _notations(secrets: Iterable[str]) -> Iterator[str]:
-    """Yield each secret as it is, as a form writes it and as JSON does: whichever an answer repeats."""
-    from urllib.parse import quote, quote_plus  # noqa: PLC0415 - only httpx has it loaded
-
-    for secret in secrets:
-        yield from sorted({secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]})

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import urlencode, urlsplit
 
-from workload_identity.assertions import json_object
+from workload_identity.assertions import is_jwt, json_object
 from workload_identity.authentication_record import AuthenticationRecord, record_of
 from workload_identity.cache import Held
 from workload_identity.drive import drive
@@ -44,6 +44,8 @@ _OK = 200
 _REFUSED = 400
 _NOT_LOGGED = frozenset({"assertion", "code", "code_verifier", "device_code", "password", "refresh_token"})
 """Members of a request that MSAL would log, should anyone have its debug records written."""
+_RAW = frozenset({"access_token", "client_info", "device_code", "id_token", "refresh_token"})
+"""Members of an answer that MSAL needs as they are, and does not log."""
 
 
 class Keyring:
@@ -453,6 +455,7 @@ class _Sitting:
         return refused(answer, self._http.grant(), moment.epoch)
 
     def _translated(self, failure: Exception) -> NoReturn:
+        # Not chained where MSAL's words may hold what was answered.
         if "invalid_instance" in str(failure):
             raise ClientAuthenticationError(
                 f"{self._visit.authority} is no token service that Entra knows. If it is one that you trust,"
@@ -461,7 +464,7 @@ class _Sitting:
             ) from failure
         answer = self._http.judged()
         if answer is not None and not isinstance(answer, Granted):
-            raise self._error(answer) from failure
+            raise self._error(answer) from None
         if isinstance(failure, ImportError):
             raise ClientAuthenticationError(
                 "signing in takes msal, which cannot be imported here: pip install workload-identity"
@@ -472,7 +475,7 @@ class _Sitting:
         raise ClientAuthenticationError(
             f"the sign-in at {self._visit.authority} broke off: {type(failure).__name__}:"
             f" {excerpt(str(failure), *secrets)}"
-        ) from failure
+        ) from None
 
 
 class _Http:
@@ -528,10 +531,14 @@ class _Http:
         self._form = {name: _text(value) for name, value in (data or {}).items() if value is not None}
         response = self._sent(whole, self._form, headers)
         self._wanted = "token" if "grant_type" in self._form else "document"
-        if not isinstance(_content(response), dict):
+        content = _content(response)
+        if not isinstance(content, dict):
             # MSAL would write it to its log.
             raise _UnreadableError
-        return _Answer(response)
+        if self._wanted == "token" and isinstance(self.judged(), Refusal):
+            # MSAL takes whatever is named access_token for one.
+            content = {name: value for name, value in content.items() if name not in _RAW}
+        return _Answer(response, json.dumps(_fit(content, *self.grant().secrets())))
 
     def close(self) -> None:
         """Keep all as it is: what is open is the edge's."""
@@ -591,15 +598,32 @@ class _UnreadableError(ValueError):
 class _Answer:
     """An answer as MSAL reads it."""
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, text: str | None = None) -> None:
         self.status_code = response.status
         self.headers = response.headers
-        self.text = response.body.decode("utf-8", "replace")
+        self.text = response.body.decode("utf-8", "replace") if text is None else text
 
     def raise_for_status(self) -> None:
         """Do as requests does; who catches it looks at the answer."""
         if self.status_code >= _REFUSED:
             raise _UnreadableError
+
+
+def _fit(content: Mapping[str, object], *secrets: str) -> dict[str, object]:
+    """Return the members of an answer that MSAL may have: it logs them, and trips over other types."""
+    from workload_identity.redaction import redacted  # noqa: PLC0415 - no light import
+
+    fit: dict[str, object] = {}
+    for name, value in content.items():
+        if redacted(name, *secrets) != name:
+            continue
+        if isinstance(value, int | float) or (name == "id_token" and is_jwt(str(value))):
+            fit[name] = value
+        elif isinstance(value, str) and name not in {"id_token", "client_info"}:
+            fit[name] = value if name in _RAW else redacted(value, *secrets)
+        elif name == "client_info" and isinstance(value, str) and json_object(value) is not None:
+            fit[name] = value
+    return fit
 
 
 def _text(value: object) -> str:

@@ -18,10 +18,11 @@ _NAMES = (
     "access_token|accessToken|refresh_token|id_token|token|client_secret|client_assertion|assertion|password|code"
     "|device_code|oidcToken|Authorization|secret|X-IDENTITY-HEADER"
 )
+_NESTED = r"[\[{][^\]}]*[\]}]?"
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?"
 _ESCAPED = r"\\+\"(?:[^\"\\]|\\+[^\"\\])*(?:\\+\")?"
 _IN_JSON = re.compile(
-    rf"((?:\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|[^\s,}}\]]+)", re.IGNORECASE
+    rf"((?:\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|{_NESTED}|[^\s,}}\]]+)", re.IGNORECASE
 )
 _IN_FORM = re.compile(rf"\b((?:{_NAMES})=)[^\s&\"'<>]+", re.IGNORECASE)
 _IN_HEADER = re.compile(
@@ -31,6 +32,9 @@ _IN_HEADER = re.compile(
 _CHALLENGE = "hY2Nlc3NfdG9rZW4iOns|hY2Nlc3NfdG9rZW4iOiB7"
 _JWT = re.compile(rf"eyJ(?!{_CHALLENGE})[A-Za-z0-9_-]{{8,}}(?:\.[A-Za-z0-9_-]*)*")
 _UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
+"""Letters that all notations write alike."""
+_ENTITIES = {"<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _MARKUP = re.compile(
     r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL
 )
@@ -41,15 +45,30 @@ def redacted(text: str, *secrets: str) -> str:
 
     Args:
         text: Anything that may hold a secret.
-        secrets: Secrets known to the caller, whatever their shape.
+        secrets: Secrets known to the caller, whatever their shape and the notation the text has them in.
     """
     for secret in secrets:
-        if secret:
+        if not _PLAIN.fullmatch(secret):
+            text = re.sub("".join(map(_notations, secret)), MASK, text)
+        elif secret:
             text = text.replace(secret, MASK)
     text = _IN_JSON.sub(rf'\1"{MASK}"', text)
     text = _IN_FORM.sub(rf"\1{MASK}", text)
     text = _IN_HEADER.sub(rf"\1{MASK}", text)
     return _UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", _JWT.sub(MASK, text))
+
+
+def _notations(letter: str) -> str:
+    """Return a pattern for a letter: as it is, and as URLs, forms, JSON (and JSON in that) and HTML write it."""
+    if _PLAIN.fullmatch(letter):
+        return re.escape(letter)
+    units = letter.encode("utf-16-be", "surrogatepass").hex()
+    code = "".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    octets = "".join(f"%(?:25)*{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
+    number = ord(letter)
+    entity = f"&(?:#0*{number}|#x0*{number:x}|{_ENTITIES.get(letter, 'amp')});"
+    several = [rf"\\*{re.escape(letter)}", code, octets, entity, *([r"\+"] if letter == " " else [])]
+    return f"(?i:{'|'.join(several)})"
 
 
 def excerpt(document: str, *secrets: str) -> str:

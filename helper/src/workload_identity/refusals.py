@@ -58,7 +58,7 @@ def refusal_of(response: Response, payload: object, problem: str, *secrets: str)
     fields: dict[str, Any] = {
         "response": FailedResponse(
             response.status,
-            redacted(response.reason),
+            redacted(response.reason, *secrets),
             {name: redacted(value, *secrets) for name, value in response.headers.items()},
             redacted(text, *secrets),
         ),
@@ -73,7 +73,7 @@ def refusal_of(response: Response, payload: object, problem: str, *secrets: str)
         return Refusal(f"a JSON object was wanted, found {found} (status {response.status})", fields)
     if payload.get("error") is not None or isinstance(payload.get("message"), str):
         return _stated(payload, response, fields, *secrets)
-    return Refusal(f"{problem} (status {response.status}; fields: {_names(payload)})", fields)
+    return Refusal(f"{problem} (status {response.status}; fields: {_names(payload, *secrets)})", fields)
 
 
 def no_oidc_token(response: Response, connection: str, *secrets: str) -> ClientAuthenticationError:
@@ -92,7 +92,7 @@ def no_oidc_token(response: Response, connection: str, *secrets: str) -> ClientA
     if response.status != _OK:
         found = f"found {excerpt(response.body.decode('utf-8', 'replace'), *secrets) or 'no content'!r}"
     elif isinstance(payload, dict):
-        found = f"wanted oidcToken, found fields: {_names(payload)}"
+        found = f"wanted oidcToken, found fields: {_names(payload, *secrets)}"
     else:
         found = "wanted a JSON object with oidcToken, found something else"
     return ClientAuthenticationError(
@@ -108,19 +108,20 @@ _KINDS = {list: "array", str: "string", int: "number", float: "number", bool: "b
 
 
 def _no_json(response: Response, text: str, *secrets: str) -> str:
-    kind = redacted(response.headers.get("content-type", "none"))
+    kind = redacted(response.headers.get("content-type", "none"), *secrets)
     quoted = excerpt(text, *secrets)
     found = f"beginning {quoted!r}" if quoted else "without content"
     target = response.headers.get("location")
-    turned = f" It redirects to {_site(target)}, which is not followed." if target else ""
+    turned = f" It redirects to {_site(target, *secrets)}, which is not followed." if target else ""
     return (
         f"a JSON object was wanted, found an answer with status {response.status} and content type {kind!r},"
         f" {found}.{turned} Is it the token service that answers there, or a proxy or portal in between?"
     )
 
 
-def _site(url: str) -> str:
-    return redacted("/".join(url.split("/")[:3]))
+def _site(url: str, *secrets: str) -> str:
+    # The rest may hold anything, and a secret with slashes in it may begin before.
+    return "/".join(redacted(url, *secrets).split("/")[:3])
 
 
 def _stated(payload: dict[str, Any], response: Response, fields: dict[str, Any], *secrets: str) -> Refusal:
@@ -142,15 +143,14 @@ def _stated(payload: dict[str, Any], response: Response, fields: dict[str, Any],
         fields[name] = redacted(value, *secrets) if isinstance(value, str) and value else None
     claims = payload.get("claims")
     # To be sent back as it is: a challenge has a member named access_token, which is no token.
-    fields["claims"] = (
-        claims if isinstance(claims, str) and not any(map(claims.__contains__, secrets)) else None
-    )
+    safe = isinstance(claims, str) and "eyJ" not in claims and redacted(claims, *secrets) == redacted(claims)
+    fields["claims"] = claims if safe else None
     told = _CORRELATION.search(said)
     fields["correlation_id"] = fields["correlation_id"] or (told and told[1])
     fields["error_codes"] = fields["error_codes"] or [int(code) for code in _CODE.findall(said)]
-    fields["trace_id"] = fields["trace_id"] or response.headers.get("x-ms-request-id")
+    fields["trace_id"] = fields["trace_id"] or fields["response"].headers.get("x-ms-request-id")
     return Refusal(f"{fields['error']}: {said or 'no description'}", fields)
 
 
-def _names(payload: dict[str, Any]) -> str:
-    return redacted(", ".join(sorted(str(name)[:40] for name in payload)[:20])) or "none"
+def _names(payload: dict[str, Any], *secrets: str) -> str:
+    return ", ".join(sorted(redacted(name, *secrets)[:40] for name in payload)[:20]) or "none"
