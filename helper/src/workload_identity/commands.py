@@ -13,18 +13,19 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from workload_identity.cache import Held
 from workload_identity.entra import seconds
 from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.redaction import MASK, excerpt, redacted
 from workload_identity.steps import Find, Ran, Run, now
+from workload_identity.values import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from workload_identity.clock import Instant
     from workload_identity.steps import Flow
@@ -43,8 +44,7 @@ _MARKER = "NO_AZ_ACCOUNT_MODULE"
 _LINE = "azsdk%"
 
 
-@dataclass(frozen=True, slots=True)
-class _Tool:
+class _Tool(Value):
     """A tool's name, what it may be called on the PATH, and what to do when it is not there."""
 
     name: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
 
 from workload_identity.cache import Held
 from workload_identity.errors import ClientAuthenticationError, another
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workload_identity.cache import Flight, Outcome
     from workload_identity.credentials import Order

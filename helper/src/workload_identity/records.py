@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from workload_identity.assertions import claims_of
 from workload_identity.context import IN_CHAIN
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workload_identity.cache import Held
     from workload_identity.credentials import Order
