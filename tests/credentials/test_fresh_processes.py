@@ -157,6 +157,7 @@ FORK = """
 
     credential = WorkloadIdentityCredential()
     scope = "https://vault.azure.net/.default"
+    credential.get_token("https://storage.azure.com/.default")  # a fork within an import is Python's own trouble
     asking = threading.Thread(target=lambda: credential.get_token(scope))
     asking.start()
     time.sleep(0.5)  # the request is in the air
@@ -177,7 +178,7 @@ def test_fork_with_a_request_in_the_air(entra: EntraStandIn, environment_of_chil
     with entra.fault(Slow(1.5)):
         assert run(FORK, environment).splitlines()[-1] == "0"
 
-    assert len(entra.requests) == 2
+    assert len(entra.requests) == 3
 
 
 def test_fork_keeps_tokens(entra: EntraStandIn, environment_of_child: dict[str, str]) -> None:
