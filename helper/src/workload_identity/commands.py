@@ -216,7 +216,7 @@ def azure_powershell(scopes: tuple[str, ...], tenant: str, timeout: float) -> Fl
         raise CredentialUnavailableError(
             "the execution policy keeps PowerShell from loading Az.Accounts: see Get-ExecutionPolicy -List."
         )
-    from workload_identity import records  # noqa: PLC0415 - logging is no light import
+    from workload_identity import records  # noqa: PLC0415 - hardly ever
 
     records.complained(_PWSH.name, _fit(complaint))
     raise CredentialUnavailableError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def landed(order: Order, flight: Flight, outcome: Outcome, began: float) -> None:
     """Log what became of a flight, and let all who wait for it know."""
-    from workload_identity import records  # noqa: PLC0415 - logging is no light import
+    from workload_identity import records  # noqa: PLC0415 - not for a token that is held
 
     moment = order.clock.monotonic()
     rest = -inf

@@ -8,6 +8,7 @@ Source: azure-identity 1.27.0, `ChainedTokenCredential`.
 
 from __future__ import annotations
 
+from workload_identity import records
 from workload_identity.context import IN_CHAIN, Asking
 from workload_identity.errors import Attempt, ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.redaction import redacted
@@ -78,8 +79,6 @@ def walk(
         ClientAuthenticationError: Nobody gave a token; its `attempts` say why, its cause is what ended the
             walk before the last member.
     """
-    from workload_identity import records  # noqa: PLC0415 - logging is no light import
-
     label = f"{name} for {' '.join(wish.scopes)}"
     inside = IN_CHAIN.get()
     began = yield from now()
