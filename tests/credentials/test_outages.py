@@ -68,9 +68,7 @@ def out(host: IdentityHost, answer: Any) -> Iterator[None]:
 
 
 @pytest.fixture(params=["secret", "workload identity", "IMDS", "App Service"])
-def scene(
-    request: pytest.FixtureRequest, family: Family, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Scene]:
+def scene(request: pytest.FixtureRequest, family: Family, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """The credentials that programs in clusters and on machines use, and a way in which each service fails."""
     module = family.module
     if request.param in {"secret", "workload identity"}:

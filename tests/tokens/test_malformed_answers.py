@@ -77,7 +77,14 @@ SENT = {
 GIVEN = {
     "access_token": "planted-access-token-without-a-shape-" + "0123456789" * 4,
     "refresh_token": "planted-refresh-token/with+letters",
-    "id_token": jwt(iss=f"https://login.microsoftonline.com/{TENANT}/v2.0", sub="planted-id", oid="an-object", tid=TENANT, preferred_username="someone", aud=CLIENT),
+    "id_token": jwt(
+        iss=f"https://login.microsoftonline.com/{TENANT}/v2.0",
+        sub="planted-id",
+        oid="an-object",
+        tid=TENANT,
+        preferred_username="someone",
+        aud=CLIENT,
+    ),
     "oidcToken": jwt(sub="planted-oidc"),
     "device_code": "planted-device-code",
 }
@@ -183,7 +190,9 @@ class Server:
                 [
                     self.echo(secrets),
                     str(rng.choice(ODD))[:200].encode("ascii", "replace").decode(),
-                    rng.choice(["application/json", "text/html", "1", "1e3", "-5", "Wed, 99 Foo 2026", "gzip"]),
+                    rng.choice(
+                        ["application/json", "text/html", "1", "1e3", "-5", "Wed, 99 Foo 2026", "gzip"]
+                    ),
                     f"https://{self.echo(secrets)}/x?y={self.echo(secrets)}",
                     f"Basic realm={KEYS}/a.key",
                     f'Basic realm="{KEYS}/../x.key"',
@@ -227,7 +236,9 @@ class Server:
         """Return an error as some server words it."""
         rng = self.rng
         said = rng.choice(["AADSTS700024: No.", "AADSTS7000215: No. Correlation ID: x", self.echo(secrets)])
-        code = rng.choice(["invalid_client", "invalid_grant", "interaction_required", "authorization_pending"])
+        code = rng.choice(
+            ["invalid_client", "invalid_grant", "interaction_required", "authorization_pending"]
+        )
         return rng.choice(
             [
                 {"error": code, "error_description": said, "error_codes": [700024], "trace_id": "t"},
@@ -332,13 +343,24 @@ class Server:
         if rng.random() < 0.9:
             return Content(SENT[name].encode(), steady=True)
         if rng.random() < 0.3:
-            raise rng.choice([FileNotFoundError(2, "No such file"), PermissionError(13, "No"), OSError("odd")])
+            raise rng.choice(
+                [FileNotFoundError(2, "No such file"), PermissionError(13, "No"), OSError("odd")]
+            )
         data = rng.choice([b"", SENT[name].encode()[:-20], rng.randbytes(40), b"x" * 5000])
         return Content(data, steady=rng.random() < 0.8)
 
 
 _SECRET_MEMBERS = frozenset(
-    "client_assertion client_secret assertion refresh_token code code_verifier device_code password".split()
+    [
+        "client_assertion",
+        "client_secret",
+        "assertion",
+        "refresh_token",
+        "code",
+        "code_verifier",
+        "device_code",
+        "password",
+    ]
 )
 
 

@@ -22,7 +22,8 @@ _NESTED = r"[\[{][^\]}]*[\]}]?"
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?"
 _ESCAPED = r"\\+\"(?:[^\"\\]|\\+[^\"\\])*(?:\\+\")?"
 _IN_JSON = re.compile(
-    rf"((?:\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|{_NESTED}|[^\s,}}\]]+)", re.IGNORECASE
+    rf"((?:\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|{_NESTED}|[^\s,}}\]]+)",
+    re.IGNORECASE,
 )
 _IN_FORM = re.compile(rf"\b((?:{_NAMES})=)[^\s&\"'<>]+", re.IGNORECASE)
 _IN_HEADER = re.compile(
