@@ -22,7 +22,8 @@ _NESTED = r"[\[{][^\]}]*[\]}]?"
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?"
 _ESCAPED = r"\\+\"(?:[^\"\\]|\\+[^\"\\])*(?:\\+\")?"
 _IN_JSON = re.compile(
-    rf"((?:\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|{_NESTED}|[^\s,}}\]]+)", re.IGNORECASE
+    rf"((?:\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|{_NESTED}|[^\s,}}\]]+)",
+    re.IGNORECASE,
 )
 _IN_FORM = re.compile(rf"\b((?:{_NAMES})=)[^\s&\"'<>]+", re.IGNORECASE)
 _IN_HEADER = re.compile(
@@ -59,7 +60,7 @@ def redacted(text: str, *secrets: str) -> str:
 
 
 def _notations(letter: str) -> str:
-    """Return a pattern for a letter: as it is, and as URLs, forms, JSON (and JSON in that) and HTML write it."""
+    """Return a pattern for a letter as it is, and as URLs, forms, JSON (in JSON, too) and HTML write it."""
     if _PLAIN.fullmatch(letter):
         return re.escape(letter)
     units = letter.encode("utf-16-be", "surrogatepass").hex()
