@@ -69,7 +69,8 @@ def behalf(family: Family, entra: EntraStandIn) -> Make:
 def environment(family: Family, patch: pytest.MonkeyPatch) -> Make:
     """Return the same by variables."""
     patch.setenv("AZURE_CLIENT_SECRET", SECRET)
-    return lambda: family.module.EnvironmentCredential()
+    made: Make = family.module.EnvironmentCredential
+    return made
 
 
 def chained(family: Family) -> Make:
@@ -206,7 +207,7 @@ def test_tools(family: Family, toolbox: Toolbox, name: str, credential: str, out
                 for slot in list(slots.values())
                 for flight in list(slot.flights.values())
             ]
-            if sum(len(flight.waiting) for flight in flights) == CALLERS - 1:
+            if sum(len(flight.waiting) for flight in flights) >= CALLERS - 1:
                 break
             time.sleep(0.02)
         gate.touch()

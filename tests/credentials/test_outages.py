@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from testkit.entra import EntraStandIn
-from testkit.entra.faults import Failing, Reset
+from testkit.entra.faults import Failing, Fault, Reset
 from testkit.entra.fixtures import CLIENT_ID, TENANT_ID
 from testkit.hosts import AppService, IdentityHost, Imds, resetting, saying
 from workload_identity import ClientAuthenticationError
@@ -69,18 +68,18 @@ def out(host: IdentityHost, answer: Any) -> Iterator[None]:
 
 @pytest.fixture(params=["secret", "workload identity", "IMDS", "App Service"])
 def scene(request: pytest.FixtureRequest, family: Family, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    """The credentials that programs in clusters and on machines use, and a way in which each service fails."""
+    """The credentials that programs in clusters and on machines use; each service fails in its way."""
     module = family.module
     if request.param in {"secret", "workload identity"}:
         request.getfixturevalue("pod")
-        entra: EntraStandIn = request.getfixturevalue("entra")
+        entra = request.getfixturevalue("entra")
         entra.lifetime, entra.refresh_in = 2 * HOUR, DUE
         entra.add_secret(CLIENT_ID, "a-secret", tenant_id=TENANT_ID)
         kinds = {
             "secret": lambda: module.ClientSecretCredential(TENANT_ID, CLIENT_ID, "a-secret", retry_total=0),
             "workload identity": lambda: family.credential(retry_total=0),
         }
-        fault = {"secret": Failing(503), "workload identity": Reset()}[request.param]
+        fault: Fault = Failing(503) if request.param == "secret" else Reset()
         yield Scene(kinds[request.param], lambda: len(entra.requests), lambda: entra.fault(fault))
         return
     for name in list(os.environ):

@@ -129,18 +129,23 @@ class Options:
 
 
 class Identical:
-    """Makes anything a key: equal to itself alone."""
+    """Makes anything a key: equal to itself alone; a method, to the same object's same method."""
 
-    __slots__ = ("_thing",)
+    __slots__ = ("_parts",)
 
     def __init__(self, thing: object) -> None:
-        self._thing = thing
+        # Python makes a new method object each time that one is named.
+        owner = getattr(thing, "__self__", None)
+        function = getattr(thing, "__func__", None)
+        self._parts = (thing, None) if owner is None or function is None else (owner, function)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Identical) and self._thing is other._thing
+        if not isinstance(other, Identical):
+            return False
+        return self._parts[0] is other._parts[0] and self._parts[1] is other._parts[1]
 
     def __hash__(self) -> int:
-        return id(self._thing)
+        return hash((id(self._parts[0]), id(self._parts[1])))
 
 
 def options_of(given: Mapping[str, Any], known: Iterable[str]) -> Options:

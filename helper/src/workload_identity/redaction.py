@@ -60,7 +60,7 @@ def redacted(text: str, *secrets: str) -> str:
 
 
 def _notations(letter: str) -> str:
-    """Return a pattern for a letter: as it is, and as URLs, forms, JSON (and JSON in that) and HTML write it."""
+    """Return a pattern for a letter as it is, and as URLs, forms, JSON (in JSON, too) and HTML write it."""
     if _PLAIN.fullmatch(letter):
         return re.escape(letter)
     units = letter.encode("utf-16-be", "surrogatepass").hex()
