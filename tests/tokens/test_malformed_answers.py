@@ -289,7 +289,7 @@ class Server:
                 case _:
                     members[name] = self.odd(secrets)
         several: list[object] = [members] * 8
-        return rng.choice(several + [[members], {"data": members}, {**members, self.echo(secrets): 1}])
+        return rng.choice([*several, [members], {"data": members}, {**members, self.echo(secrets): 1}])
 
     def written(self, payload: object) -> bytes:
         """Return it as bytes, now and then damaged."""
