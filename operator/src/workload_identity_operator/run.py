@@ -113,16 +113,23 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
                     duties.create_task(upgrades.follow(api, health, take_version)),
                     duties.create_task(_keep_certificate(api, settings, health, load)),
                 ]
-                await _watch(registry(accounts, cluster, server), health, settings.drain)
-                for task in tasks:
-                    task.cancel()
+
+                def rest() -> None:
+                    for task in tasks:
+                        task.cancel()
+
+                await _watch(registry(accounts, cluster, server), health, settings.drain, rest)
+                rest()
 
 
-async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) -> None:
+async def _watch(
+    handlers: kopf.OperatorRegistry, health: Health, drain: float, rest: Callable[[], None]
+) -> None:
     """Run kopf until a signal comes: at once for SIGINT, for SIGTERM after `drain` seconds.
 
     Readiness goes first, so that the API server is sent elsewhere while reviews already on their
-    way are still answered.
+    way are still answered. All else that runs is ended by `rest` before kopf, which would take it for its
+    own and wait five seconds for it.
     """
     started, stop = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -130,12 +137,16 @@ async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) 
     def end() -> None:
         health.draining = True
         _log.info("stopping", extra={"drain-seconds": drain})
-        loop.call_later(drain, stop.set)
+        loop.call_later(drain, finish)
+
+    def finish() -> None:
+        rest()
+        stop.set()
 
     async def take_signals() -> None:
         await started.wait()  # kopf has set its own handlers by then, which end at once
         loop.add_signal_handler(signal.SIGTERM, end)
-        loop.add_signal_handler(signal.SIGINT, stop.set)
+        loop.add_signal_handler(signal.SIGINT, finish)
 
     signals = asyncio.create_task(take_signals())
     try:
