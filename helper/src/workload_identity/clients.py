@@ -220,7 +220,7 @@ def pipeline(url: str, connection: str, access_token: str) -> Proof:
             except (ValueError, RecursionError):
                 payload = None
         text = payload.get("oidcToken") if isinstance(payload, dict) else None
-        if not isinstance(text, str) or not text:
+        if not isinstance(text, str) or not text.strip():
             from workload_identity import refusals  # noqa: PLC0415 - hardly ever
 
             raise refusals.no_oidc_token(response, connection, access_token)

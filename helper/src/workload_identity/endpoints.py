@@ -355,7 +355,8 @@ def _challenged(request: Send, wish: Wish, options: Options) -> Flow[Send]:
             " the group himds (on Windows: an administrator or in Hybrid agent extension applications)."
         ) from failure
     except ValueError as failure:
-        raise ClientAuthenticationError(f"{_of_arc(wish)}: {failure}") from failure
+        # Not chained: its words are unredacted.
+        raise ClientAuthenticationError(f"{_of_arc(wish)}: {failure}") from None
     headers = {**request.headers, "Authorization": f"Basic {key}"}
     return Send(request.url, None, headers, request.deadline, "GET", direct=True)
 

@@ -45,7 +45,7 @@ _REFUSED = 400
 _NOT_LOGGED = frozenset({"assertion", "code", "code_verifier", "device_code", "password", "refresh_token"})
 """Members of a request that MSAL would log, should anyone have its debug records written."""
 _RAW = frozenset({"access_token", "client_info", "device_code", "id_token", "refresh_token"})
-"""Members of an answer that MSAL needs as they are, and does not log."""
+"""Members of an answer that MSAL needs as they are, and does not log where it expects them."""
 
 
 class Keyring:
@@ -532,9 +532,10 @@ class _Http:
         if not isinstance(content, dict):
             # MSAL would write it to its log.
             raise _UnreadableError
-        if self._wanted == "token" and isinstance(self.judged(), Refusal):
-            # MSAL takes whatever is named access_token for one.
-            content = {name: value for name, value in content.items() if name not in _RAW}
+        if self._wanted == "token":
+            # MSAL takes whatever is named access_token for one, and logs what it does not expect.
+            unfit = _RAW if isinstance(self.judged(), Refusal) else {"device_code"}
+            content = {name: value for name, value in content.items() if name not in unfit}
         return _Answer(response, json.dumps(_fit(content, *self.grant().secrets())))
 
     def close(self) -> None:
