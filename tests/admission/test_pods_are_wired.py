@@ -49,16 +49,6 @@ def test_labelled_pod_of_an_annotated_account_is_wired(inside: Namespace) -> Non
     assert {"name": volume["name"], "mountPath": "/var/run/secrets/azure/wi", "readOnly": True} in mounts
 
 
-def test_pod_without_the_label_is_left_alone(inside: Namespace) -> None:
-    """Only the label sends a pod to the webhook."""
-    inside.account("billing", {contract.CLIENT_ID: CLIENT})
-
-    stored = inside.create(pod("web", "billing", metadata={"labels": {"app": "web"}}))
-
-    assert env_of(stored) == {}
-    assert volumes_of(stored) == []
-
-
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "Job", "CronJob"])
 def test_pods_of_every_controller_are_wired(inside: Namespace, kind: str) -> None:
     """Their pods reach admission with generateName, or a name, and are made by the controller manager."""

@@ -22,6 +22,8 @@ EFFORT = Effort(
     settled=0,
     processes=1,
     calls=10,
+    refreshes=2,
+    credentials=2,
 )
 
 

@@ -207,8 +207,26 @@ def test_declines_the_admissions_enforcer(render: Render) -> None:
     declined = render(annotated)["MutatingWebhookConfiguration"]["metadata"]["annotations"]
     obeyed = render(annotated | {"admissionsEnforcer": {"disabled": False}})
 
-    assert declined == {"note": "a", "admissions.enforcer/disabled": "true"}
-    assert obeyed["MutatingWebhookConfiguration"]["metadata"]["annotations"] == {"note": "a"}
+    assert declined.items() >= {"note": "a", "admissions.enforcer/disabled": "true"}.items()
+    assert obeyed["MutatingWebhookConfiguration"]["metadata"]["annotations"] == {
+        "note": "a",
+        contract.UNLABELLED_PODS: "webhook",
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"engine": "webhook"}, "webhook"),
+        ({"engine": "webhook", "selection": "label"}, None),
+        ({"engine": "policy"}, None),
+    ],
+)
+def test_whose_unlabelled_pods_are(render: Render, values: Values, wanted: str | None) -> None:
+    """Where no policy wires them, and not the label alone counts, the operator is to add a webhook."""
+    annotations = render(values)["MutatingWebhookConfiguration"]["metadata"]["annotations"]
+
+    assert annotations.get(contract.UNLABELLED_PODS) == wanted
 
 
 # The policies.
@@ -584,7 +602,6 @@ OTHERS: dict[str, Any] = {
 
 NEEDED = dict.fromkeys(BOTH, BOTH) | {
     f"{CTE}.azureKubernetesCACTBLabelSelector": SIGNER,
-    "selection": {"engine": "policy"},
 }
 """What else must be set for some of them."""
 

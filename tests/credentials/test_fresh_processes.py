@@ -113,6 +113,52 @@ def test_import_of_managed_identity_is_light(environment_of_child: dict[str, str
     assert run(program, {**environment_of_child, host: "http://127.0.0.1:9"}) == "[]\n"
 
 
+@pytest.mark.parametrize("name", ["WorkloadIdentityCredential", "DefaultAzureCredential"])
+def test_first_token_is_light(name: str, environment_of_child: dict[str, str]) -> None:
+    """A first token takes TLS and JSON, and none of what costs more than these."""
+    program = f"""
+        import sys
+        before = set(sys.modules)
+        from workload_identity import {name}
+        {name}().get_token("{SCOPE}")
+        heavy = {{"httpx", "asyncio", "typing", "dataclasses", "inspect", "logging", "datetime", "email"}}
+        print(sorted((set(sys.modules) - before) & heavy))
+    """
+
+    assert run(program, environment_of_child) == "[]\n"
+
+
+@pytest.mark.parametrize("loaded", ["when it asks", "later", "never"])
+def test_records_are_for_who_can_hear_them(
+    loaded: str, environment_of_child: dict[str, str], entra: EntraStandIn
+) -> None:
+    """A token given is logged where logging is loaded by then; a warning anywhere, to stderr if need be."""
+    program = f"""
+        import sys
+        from workload_identity import ClientAuthenticationError, WorkloadIdentityCredential
+        def listen():
+            import logging
+            logging.basicConfig(level="INFO", stream=sys.stdout, format="%(name)s %(funcName)s %(levelname)s")
+        if {loaded == "when it asks"}: listen()
+        WorkloadIdentityCredential().get_token("{SCOPE}")
+        if {loaded == "later"}: listen()
+        sys.stderr = sys.stdout
+        try:
+            WorkloadIdentityCredential(client_id="another").get_token("{SCOPE}")
+        except ClientAuthenticationError:
+            pass
+    """
+
+    said = run(program, environment_of_child)
+
+    given, refused = "workload_identity given INFO\n", "workload_identity refused WARNING\n"
+    if loaded == "never":
+        assert said.startswith(f"WorkloadIdentityCredential for {SCOPE}: no token of client another")
+    else:
+        assert said == (given if loaded == "when it asks" else "") + refused
+    assert len(entra.requests) >= 1
+
+
 def test_package_alone_imports_nothing(environment_of_child: dict[str, str]) -> None:
     """Names are loaded when they are used."""
     program = """
@@ -157,6 +203,7 @@ FORK = """
 
     credential = WorkloadIdentityCredential()
     scope = "https://vault.azure.net/.default"
+    credential.get_token("https://storage.azure.com/.default")  # forks within imports hang
     asking = threading.Thread(target=lambda: credential.get_token(scope))
     asking.start()
     time.sleep(0.5)  # the request is in the air
@@ -177,7 +224,7 @@ def test_fork_with_a_request_in_the_air(entra: EntraStandIn, environment_of_chil
     with entra.fault(Slow(1.5)):
         assert run(FORK, environment).splitlines()[-1] == "0"
 
-    assert len(entra.requests) == 2
+    assert len(entra.requests) == 3
 
 
 def test_fork_keeps_tokens(entra: EntraStandIn, environment_of_child: dict[str, str]) -> None:

@@ -48,7 +48,7 @@ def test_demo_ends_well_and_shows_no_token(tmp_path: Path) -> None:
 
     assert ended.status == 0, ended.output + ended.errors
     assert "✗" not in ended.output
-    assert ended.output.count("✓") == ended.output.count("… ") == 9
+    assert ended.output.count("✓") == ended.output.count("… ") == 10
     assert re.search(r"\+ +- name: AZURE_FEDERATED_TOKEN_FILE", ended.output)
     claims = json.loads("{" + ended.output.split("claims:\n{")[1].split("\n}\n")[0] + "}")
     assert claims["appid"] == "11111111-2222-3333-4444-555555555555"

@@ -8,6 +8,7 @@ import pytest
 
 from testkit.entra import EntraStandIn, faults
 from testkit.entra.fixtures import CLIENT_ID, TENANT_ID, Ask
+from testkit.entra.grants import JWT_BEARER
 from testkit.issuer import Issuer
 
 OTHER_ID = "99999999-8888-4777-8666-555555555555"
@@ -302,6 +303,13 @@ def test_requests_are_recorded_without_any_secret(
         "outcome": "granted",
         "status": 200,
         "correlation_id": OTHER_ID,
+        "form": {
+            "grant_type": "client_credentials",
+            "client_id": CLIENT_ID,
+            "scope": "https://vault.azure.net/.default",
+            "client_assertion_type": JWT_BEARER,
+            "client_assertion": "***",
+        },
     }
     assert (second["outcome"], second["status"]) == ("AADSTS900144", 400)
     assert (third["outcome"], third["grant"]) == ("AADSTS900023", "")

@@ -42,7 +42,7 @@ def described(answer: httpx.Response) -> str:
     ("changes", "code", "error", "status", "quoted"),
     [
         ({"grant_type": None}, 900144, "invalid_request", 400, "'grant_type'"),
-        ({"grant_type": "password"}, 70003, "unsupported_grant_type", 400, "'password'"),
+        ({"grant_type": "implicit"}, 70003, "unsupported_grant_type", 400, "'implicit'"),
         ({"client_id": None}, 900144, "invalid_request", 400, "'client_id'"),
         ({"client_id": ""}, 900144, "invalid_request", 400, "'client_id'"),
         ({"client_id": OTHER_ID}, 700016, "unauthorized_client", 400, OTHER_ID),

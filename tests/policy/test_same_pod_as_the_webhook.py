@@ -324,7 +324,9 @@ def engines(served: Served) -> Iterator[Engines]:
     of_it = {"matchLabels": {"kubernetes.io/metadata.name": alone}}
     found = plane.get("mutatingwebhookconfiguration", RELEASE)
     (webhook,) = found["webhooks"]
-    webhook |= {"objectSelector": {}, "matchConditions": [], "namespaceSelector": of_it}
+    # Of another name: it would be taken for the peer's, to whom ours leaves its pods.
+    webhook |= {"name": "alone.example.com", "objectSelector": {}, "matchConditions": []}
+    webhook["namespaceSelector"] = of_it
     configuration = {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": {"name": alone}}
     as_served = settings_of({"settings": {**served.environ, "--log-level": "info"}})
     three = Engines(plane, as_served, "policy-too", alone, "neither")

@@ -17,7 +17,8 @@ from testkit.entra import EntraStandIn
 from testkit.installation import free_port
 from testkit.issuer import Issuer
 from testkit.processes import finish, running
-from testkit.workloads import CLIENT
+from testkit.workloads import CLIENT, eventually
+from workload_identity_operator import contract
 
 ROOT = Path(__file__).parents[2]
 TENANT = "99999999-8888-7777-6666-555555555555"
@@ -63,6 +64,14 @@ def has(log: Path, told: str) -> bool:
     return told in log.read_text(encoding="utf-8")
 
 
+def by_policy(plane: ControlPlane, written: str) -> bool:
+    """Whether the API server would by now wire the pod by itself; the webhook names its volume otherwise."""
+    _, pod = written.split("---\n")
+    how = ("--dry-run=server", "--filename=-", "--output=jsonpath={.spec.volumes[*].name}")
+    names = plane.kubectl("create", *how, given=pod)
+    return contract.POLICY_VOLUME in names.split()
+
+
 def test_operator_wires_the_pod_as_shown(pytestconfig: pytest.Config) -> None:
     """`helm install` and `run` as written, the manifests applied: the pod is stored as shown."""
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
@@ -84,6 +93,9 @@ def test_operator_wires_the_pod_as_shown(pytestconfig: pytest.Config) -> None:
                 lambda: "table of ServiceAccounts" in log.read_text(encoding="utf-8"), within=30
             )
             plane.create_namespace("demo")
+            account, _ = written.split("---\n")
+            plane.kubectl("apply", "--filename=-", given=account)
+            eventually(lambda: by_policy(plane, written))
 
             plane.kubectl("apply", "--filename=-", given=written)
 

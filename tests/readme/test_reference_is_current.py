@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from workload_identity_operator.__main__ import cli
+from workload_identity_operator.events import REASONS
 from workload_identity_operator.metrics import Metrics
 
 PAGE = (Path(__file__).parents[2] / "operator" / "README.md").read_text(encoding="utf-8")
@@ -46,6 +47,13 @@ def test_series() -> None:
     assert {row[0] for row in column("Metrics")} == exposed
 
 
+def test_reasons_of_events() -> None:
+    """The table under "Events" is what is told, and no other."""
+    written = {row[0] for row in column("Events")}
+
+    assert written == {reason.name for reason in REASONS}
+
+
 @pytest.mark.parametrize("role", ["clusterrole", "role"])
 def test_rights(role: str) -> None:
     """The rights that the page names are all that the rendered chart grants."""
@@ -60,8 +68,10 @@ def test_rights(role: str) -> None:
             ("serviceaccounts", ("get", "list", "watch"), False),
             ("podwirings", ("get", "list", "watch", "create", "patch", "delete"), False),
             ("podwirings/status", ("get", "patch"), False),
+            ("mutatingwebhookconfigurations", ("get", "list", "watch"), False),
             ("mutatingwebhookconfigurations", ("patch",), True),
-            ("mutatingwebhookconfigurations", ("get",), False),
+            ("mutatingadmissionpolicybindings", ("get", "list", "watch"), True),
+            ("events", ("create",), False),
         },
         "role": {("secrets", ("get", "patch"), True), ("configmaps", ("get", "list", "watch"), True)},
     }

@@ -128,7 +128,7 @@ def test_editors_are_named() -> None:
         owner("x", "Update"),
     ]
 
-    assert editors({"metadata": {"managedFields": owners}}, "helm") == ("kubectl-edit",)
+    assert editors({"metadata": {"managedFields": owners}}, {"helm"}) == ("kubectl-edit",)
 
 
 def test_patience_grows_and_comes_back() -> None:

@@ -1,5 +1,6 @@
 """What happened while nobody watched is found out by the next listing, on a real API server."""
 
+import aiohttp
 import pytest
 
 from testkit.control_plane import ControlPlane
@@ -18,7 +19,7 @@ async def test_deleted_while_nobody_watched(plane: ControlPlane, monkeypatch: py
             for name in ("deleted", "stripped"):
                 inside.account(name, {contract.CLIENT_ID: CLIENT})
         one.account("annotated")
-        async with cluster.open() as session:
+        async with cluster.open(aiohttp.ClientResponse) as session:
             api = KubeApi(cluster.server, session)
             accounts = Accounts(api.service_account)
             await accounts.fill(api.service_accounts())

@@ -39,25 +39,30 @@ class ApiServer:
     Attributes:
         asked: Namespace and name of each look-up.
         failure: Raised instead of an answer.
+        annotations: Of the ServiceAccount.
     """
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.asked: list[tuple[str, str]] = []
         self.failure = failure
+        self.annotations: Mapping[str, str] = CLIENT
 
     async def fetch(self, namespace: str, name: str) -> Mapping[str, str] | None:
         """Answer a live look-up."""
         self.asked.append((namespace, name))
         if self.failure:
             raise self.failure
-        return CLIENT if (namespace, name) == ("shop", "billing") else None
+        return self.annotations if (namespace, name) == ("shop", "billing") else None
 
 
-async def answer_to(api: ApiServer, pod: object = POD, **request: object) -> tuple[Answer, Json]:
+async def answer_to(
+    api: ApiServer, pod: object = POD, *, opted_in: bool = True, **request: object
+) -> tuple[Answer, Json]:
     """Return what became of a review, and the response that says it."""
     asked = {**REQUEST, "object": pod, **request}
     body = json.dumps({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": asked})
-    answer = await admit(read_review(body.encode()), Accounts(api.fetch), SETTINGS, native_sidecars=True)
+    review, accounts = read_review(body.encode()), Accounts(api.fetch)
+    answer = await admit(review, accounts, SETTINGS, native_sidecars=True, opted_in=opted_in)
     response = json.loads(answer.body)["response"]
     assert response["uid"] == REQUEST["uid"]
     return answer, response
@@ -186,6 +191,46 @@ async def test_refused(pod: Json | None, parts: list[str]) -> None:
     assert response["status"]["code"] == 400
     assert [part for part in parts if part not in response["status"]["message"]] == []
     assert len(response["status"]["message"]) < 500
+
+
+async def test_unlabelled() -> None:
+    """A pod that has not asked is wired like any other when its ServiceAccount names an identity."""
+    assert await answer_to(ApiServer(), opted_in=False) == await answer_to(ApiServer())
+
+
+async def test_unlabelled_without_an_identity() -> None:
+    """Else it passes as it is, and nothing is said, whatever else is odd about it."""
+    api = ApiServer()
+    api.annotations = {contract.CLIENT_ID: "", contract.TENANT_ID: "other", contract.PREFIX + "typo": "x"}
+
+    for odd in ({contract.EXPIRATION: "1h"}, {contract.MIRROR_POD: "x"}):
+        answer, response = await answer_to(api, pod_with(odd), opted_in=False)
+
+        assert (answer.outcome, answer.reason) == ("unchanged", "")
+        assert response.keys() == {"uid", "allowed", "status"}
+        assert response["allowed"] is True
+
+
+@pytest.mark.parametrize(
+    ("pod", "failure", "outcome", "said"),
+    [
+        (pod_with({contract.EXPIRATION: "1h"}), None, "unchanged", '"1h": invalid syntax'),
+        (pod_with(serviceAccountName="biling"), None, "missing", 'serviceaccounts "biling" not found'),
+        (POD, OSError("connection refused"), "failed", "could not be looked up"),
+    ],
+)
+async def test_unlabelled_is_never_refused(
+    pod: Json, failure: Exception | None, outcome: str, said: str
+) -> None:
+    """What would refuse a labelled pod is a warning to the author of one that has not asked."""
+    answer, response = await answer_to(ApiServer(failure), pod, opted_in=False)
+
+    assert (answer.outcome, response["allowed"]) == (outcome, True)
+    assert response.keys() == {"uid", "allowed", "status", "warnings"}
+    (warning,) = response["warnings"]
+    assert warning.startswith("no Azure identity: ")
+    assert said in warning
+    assert said in answer.reason
 
 
 HOSTILE = [

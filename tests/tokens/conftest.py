@@ -25,7 +25,7 @@ class Stage:
     seconds_per_request: float = 0.0
     steps: list[Step] = field(default_factory=list)
 
-    def play(self, flow: Flow[T]) -> T:
+    def play(self, flow: "Flow[T]") -> T:
         """Carry out a flow, return its result or raise its failure."""
         answer: object = None
         failure: Exception | None = None

@@ -111,15 +111,14 @@ def test_type_checkers_know_every_option() -> None:
     import workload_identity.options as module
 
     source = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
-    typed = (
+    typed = [
         node
         for node in ast.walk(source)
         if isinstance(node, ast.ClassDef) and node.name in {"SendingOptions", "TransportOptions"}
-    )
+    ]
     names = {
         node.target.id
-        for part in typed
-        for node in part.body
+        for node in (member for kind in typed for member in kind.body)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
 

@@ -1,7 +1,6 @@
 """The flow of workload identity, played by hand."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +21,11 @@ OPTIONS = Options({})
 Stage = Any
 Jwt = Callable[..., str]
 Answer = Callable[..., Response]
+
+
+def wished(**changes: Any) -> Wish:
+    """Return the wish, but for some fields."""
+    return Wish(**{**vars(WISH), **changes})
 
 
 def content(token: str) -> Content:
@@ -75,7 +79,7 @@ def test_several_scopes_keep_their_order(stage: Stage, jwt: Jwt, answer: Answer)
     stage.files = [content(jwt())]
     stage.answers = [answer(access_token="secret", expires_in=3600)]
 
-    stage.play(workload_identity(replace(WISH, scopes=("b", "a")), OPTIONS))
+    stage.play(workload_identity(wished(scopes=("b", "a")), OPTIONS))
 
     assert stage.of(Send)[0].form["scope"] == "b a"
 
@@ -85,7 +89,7 @@ def test_claims_are_sent(stage: Stage, jwt: Jwt, answer: Answer) -> None:
     stage.files = [content(jwt())]
     stage.answers = [answer(access_token="secret", expires_in=3600)]
 
-    stage.play(workload_identity(replace(WISH, claims='{"access_token": {}}'), OPTIONS))
+    stage.play(workload_identity(wished(claims='{"access_token": {}}'), OPTIONS))
 
     assert stage.of(Send)[0].form["claims"] == '{"access_token": {}}'
 
@@ -119,7 +123,7 @@ def test_file_is_waited_for(stage: Stage, jwt: Jwt, answer: Answer) -> None:
     stage.files = [FileNotFoundError(2, "No such file"), content(""), content(jwt())]
     stage.answers = [answer(access_token="secret", expires_in=3600)]
 
-    held = stage.play(workload_identity(replace(WISH, token_file_timeout=30), OPTIONS))
+    held = stage.play(workload_identity(wished(token_file_timeout=30), OPTIONS))
 
     assert held.token.token == "secret"
 
@@ -130,7 +134,7 @@ def test_waiting_for_a_file_ends(stage: Stage) -> None:
     begin = stage.monotonic
 
     with pytest.raises(CredentialUnavailableError):
-        stage.play(workload_identity(replace(WISH, token_file_timeout=30), OPTIONS))
+        stage.play(workload_identity(wished(token_file_timeout=30), OPTIONS))
 
     assert 30 <= stage.monotonic - begin < 32
 
@@ -236,7 +240,7 @@ def test_propagation_is_waited_for_when_asked(stage: Stage, jwt: Jwt, answer: An
     stage.files = [content(jwt())]
     stage.answers = [refusal(answer, code)] * 3 + [answer(access_token="secret", expires_in=3600)]
 
-    held = stage.play(workload_identity(replace(WISH, retry_on_propagation=180), OPTIONS))
+    held = stage.play(workload_identity(wished(retry_on_propagation=180), OPTIONS))
 
     assert held.token.token == "secret"
     assert [wait.longest for wait in stage.of(Wait)] == [3, 6, 10]
@@ -260,7 +264,7 @@ def test_waiting_for_propagation_ends(stage: Stage, jwt: Jwt, answer: Answer) ->
     begin = stage.monotonic
 
     with pytest.raises(ClientAuthenticationError, match="AADSTS70021"):
-        stage.play(workload_identity(replace(WISH, retry_on_propagation=60), OPTIONS))
+        stage.play(workload_identity(wished(retry_on_propagation=60), OPTIONS))
 
     assert 50 <= stage.monotonic - begin <= 60
 
@@ -271,7 +275,7 @@ def test_configuration_faults_are_not_waited_for(stage: Stage, jwt: Jwt, answer:
     stage.answers = [refusal(answer, 700016, "unauthorized_client", 400)]
 
     with pytest.raises(ClientAuthenticationError, match="AADSTS700016"):
-        stage.play(workload_identity(replace(WISH, retry_on_propagation=60), OPTIONS))
+        stage.play(workload_identity(wished(retry_on_propagation=60), OPTIONS))
 
     assert len(stage.of(Send)) == 1
 
@@ -310,6 +314,6 @@ def test_waiting_for_the_file_does_not_count_against_the_request(
     stage.files = [*missing, content(jwt())]
     stage.answers = [answer(access_token="secret", expires_in=3600)]
 
-    stage.play(workload_identity(replace(WISH, token_file_timeout=300), Options({"timeout": 1})))
+    stage.play(workload_identity(wished(token_file_timeout=300), Options({"timeout": 1})))
 
     assert stage.of(Send)[0].deadline == stage.monotonic + 1

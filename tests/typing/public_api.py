@@ -13,12 +13,16 @@ import workload_identity
 from workload_identity import (
     AccessToken,
     AccessTokenInfo,
+    AuthenticationRecord,
     AuthenticationRequiredError,
     AzureAuthorityHosts,
     ClientAuthenticationError,
     CredentialUnavailableError,
+    DeviceCodeCredential,
+    InteractiveBrowserCredential,
     ManagedIdentityCredential,
     SupportsTokenInfo,
+    TokenCachePersistenceOptions,
     TokenCredential,
     TokenRequestOptions,
     WorkloadIdentityCredential,
@@ -83,6 +87,28 @@ provider: Callable[[], str] = get_bearer_token_provider(credential, "a-scope")
 def providing(other: azure.core.credentials.TokenCredential) -> Callable[[], str]:
     """Take a credential of azure-identity's, too."""
     return get_bearer_token_provider(other, "a-scope")
+
+
+# A person signs in; what tells them may be awaited in the awaiting family.
+stored = TokenCachePersistenceOptions(name="a-program", allow_unencrypted_storage=True)
+device = DeviceCodeCredential(
+    "a-client",
+    prompt_callback=lambda page, code, until: print(page, code, until.isoformat()),
+    timeout=60,
+    cache_persistence_options=stored,
+    disable_instance_discovery=True,
+    connection_timeout=5,
+)
+record: AuthenticationRecord = device.authenticate(scopes=["a-scope"])
+browser = InteractiveBrowserCredential(authentication_record=record, redirect_uri="http://localhost:8400")
+whose: str = AuthenticationRecord.deserialize(record.serialize()).username
+of_person: azure.core.credentials.TokenCredential = browser
+
+
+async def signing_in() -> AuthenticationRecord:
+    """Do the same, awaiting."""
+    async with aio.DeviceCodeCredential(authentication_record=record) as awaited:
+        return await awaited.authenticate(claims="{}")
 
 
 async def awaiting() -> None:

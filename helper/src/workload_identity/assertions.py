@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from binascii import Error as NotBase64
 from binascii import a2b_base64
-from typing import TYPE_CHECKING, Any
 
 from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.steps import Read, Wait, now
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from workload_identity.steps import Content, Flow
 

@@ -13,9 +13,7 @@ import json
 import os
 from _thread import allocate_lock
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workload_identity.assertions import claims_of
 from workload_identity.cache import FRESH
@@ -23,9 +21,12 @@ from workload_identity.entra import Grant, Granted, ask, by_assertion, refused, 
 from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.retry import persistently
 from workload_identity.steps import Block, Call, NewId, Read, Send, Wait, now
+from workload_identity.values import NOTHING, Value, hidden
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from typing import Any, TypeAlias
 
     from workload_identity.cache import Held, TokenCache
     from workload_identity.certificates import CertificateSource
@@ -43,8 +44,7 @@ _IDENTITY_SCOPES = ("offline_access", "openid", "profile")
 _LOST_REFRESH = "invalid_grant"
 
 
-@dataclass(frozen=True, slots=True)
-class Proved:
+class Proved(Value):
     """How a client proves who it is.
 
     Attributes:
@@ -53,13 +53,12 @@ class Proved:
         stated: As `cures.Case.claims`.
     """
 
-    form: Mapping[str, str] = field(repr=False)
+    form: Mapping[str, str] = hidden()
     kind: str
-    stated: Mapping[str, Any] = field(default_factory=dict)
+    stated: Mapping[str, Any] = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Value):
     """A client that asks for a token.
 
     Attributes:

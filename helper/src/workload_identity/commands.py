@@ -13,18 +13,19 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from workload_identity.cache import Held
 from workload_identity.entra import seconds
 from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.redaction import MASK, excerpt, redacted
 from workload_identity.steps import Find, Ran, Run, now
+from workload_identity.values import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from workload_identity.clock import Instant
     from workload_identity.steps import Flow
@@ -43,8 +44,7 @@ _MARKER = "NO_AZ_ACCOUNT_MODULE"
 _LINE = "azsdk%"
 
 
-@dataclass(frozen=True, slots=True)
-class _Tool:
+class _Tool(Value):
     """A tool's name, what it may be called on the PATH, and what to do when it is not there."""
 
     name: str
@@ -216,7 +216,7 @@ def azure_powershell(scopes: tuple[str, ...], tenant: str, timeout: float) -> Fl
         raise CredentialUnavailableError(
             "the execution policy keeps PowerShell from loading Az.Accounts: see Get-ExecutionPolicy -List."
         )
-    from workload_identity import records  # noqa: PLC0415 - logging is no light import
+    from workload_identity import records  # noqa: PLC0415 - hardly ever
 
     records.complained(_PWSH.name, _fit(complaint))
     raise CredentialUnavailableError(

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
 
+from workload_identity.values import Value
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any, TypeAlias
 
 _AUDIENCES = {
     "login.microsoftonline.com": "api://AzureADTokenExchange",
@@ -27,8 +29,7 @@ _BINDING = "api://AKSIdentityBinding"
 _REGISTERED = re.compile(r"(?:registered|configured|expected)[^'\"]{0,60}['\"]([^'\"]+)['\"]", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Value):
     """What is known about a refused request.
 
     Attributes:

@@ -6,15 +6,16 @@ import asyncio
 import inspect
 import sys
 from _thread import allocate_lock
-from typing import TYPE_CHECKING, Any, Self
 
 from workload_identity.edge import between, perform_at_once, question
 from workload_identity.steps import Ask, Block, Call, Lend, Response, Run, Send, Share, Unreachable, Wait
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
     from concurrent.futures import Future
+    from typing import Any, Self
 
     import httpx
 

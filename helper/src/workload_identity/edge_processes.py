@@ -11,11 +11,13 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from workload_identity.steps import Ran
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from workload_identity.steps import Run
 
 _END = 5.0

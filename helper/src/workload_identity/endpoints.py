@@ -12,17 +12,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from workload_identity import hosts
 from workload_identity.entra import Granted, judged
 from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.retry import Server, persistently, times_of, worth_another_try
 from workload_identity.steps import NewId, Read, Send, Unreachable, now
+from workload_identity.values import NOTHING, Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from workload_identity.cache import Held
     from workload_identity.hosts import Host
@@ -42,8 +43,7 @@ _THUMBPRINT = 40
 _OK, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN = 200, 400, 401, 403
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Value):
     """How one kind of endpoint wants to be asked.
 
     Attributes:
@@ -56,7 +56,7 @@ class Dialect:
     version: str
     metadata: bool = True
     header: str = ""
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = NOTHING
 
 
 _OF_METADATA_SERVICE = {"client_id": "client_id", "object_id": "object_id", "resource_id": "msi_res_id"}
@@ -78,8 +78,7 @@ DIALECTS: Mapping[str, Dialect] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Value):
     """A token that is asked for.
 
     Attributes:
@@ -94,7 +93,7 @@ class Wish:
     host: Host
     resource: str
     identity: tuple[str, str] | None = None
-    others: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, str] = NOTHING
     probing: bool = False
     hurried: bool = False
 

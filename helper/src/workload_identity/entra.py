@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from workload_identity.authority import regional
 from workload_identity.cache import Held
 from workload_identity.context import IN_CHAIN
 from workload_identity.retry import persistently
 from workload_identity.steps import NewId, Send, now
+from workload_identity.values import NOTHING, Value, hidden
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from workload_identity.errors import ClientAuthenticationError
     from workload_identity.options import Options
@@ -52,8 +53,7 @@ _DATES = ("%m/%d/%Y %H:%M:%S +00:00", "%m/%d/%Y %I:%M:%S %p +00:00")
 """Of App Service's API of 2017, on Linux and on Windows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Value):
     """A request to a tenant's token endpoint, and what an error about it should know.
 
     Attributes:
@@ -73,10 +73,10 @@ class Grant:
     tenant_id: str
     client_id: str
     scopes: tuple[str, ...]
-    form: Mapping[str, str] = field(repr=False)
+    form: Mapping[str, str] = hidden()
     claims: str | None = None
     proof: str = "pod"
-    stated: Mapping[str, Any] = field(default_factory=dict)
+    stated: Mapping[str, Any] = NOTHING
     region: str = ""
     proxy: TokenProxy | None = None
 
@@ -95,8 +95,7 @@ class Grant:
         return tuple(self.form[name] for name in _SECRET if self.form.get(name))
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Value):
     """A token, and what came with it.
 
     Attributes:
@@ -105,7 +104,7 @@ class Granted:
     """
 
     held: Held
-    payload: Mapping[str, Any] = field(repr=False)
+    payload: Mapping[str, Any] = hidden()
 
     @property
     def refresh_token(self) -> str | None:

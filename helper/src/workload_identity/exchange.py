@@ -8,13 +8,15 @@ Source: RFC 9112, sections 3 to 7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from workload_identity.values import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+    from typing import TypeAlias, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 Reading: TypeAlias = "Generator[None, bytes, T]"
 """Is sent what a connection brings, piece by piece, and nothing at its end; returns what was read."""
 
@@ -38,8 +40,7 @@ class TooLong(Broken):
     """The answer is longer than it may be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Value):
     """Where a request goes.
 
     Attributes:
@@ -57,8 +58,7 @@ class Address:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Value):
     """What was read.
 
     Attributes:

@@ -5,14 +5,13 @@ Source: learn.microsoft.com/entra/workload-id/workload-identity-federation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from workload_identity.assertions import claims_of, pod_token
 from workload_identity.entra import Grant, Granted, ask, by_assertion, refused
 from workload_identity.errors import ClientAuthenticationError
 from workload_identity.steps import Wait, now
+from workload_identity.values import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workload_identity.cache import Held
     from workload_identity.options import Options
@@ -27,8 +26,7 @@ _PROPAGATION_PAUSES = (3.0, 6.0, 10.0)
 """Seconds before a federated credential is looked for again; the last one repeats."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Value):
     """A token that is asked for with a pod's token; times are in seconds."""
 
     authority: str

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import urlencode, urlsplit
 
@@ -26,6 +25,7 @@ from workload_identity.options import Options
 from workload_identity.refusals import NOT_JSON, Refusal, refusal_of
 from workload_identity.retry import persistently
 from workload_identity.steps import NewId, Now, Response, Send
+from workload_identity.values import Value, hidden
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -187,8 +187,7 @@ def token_event(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(Value):
     """One wish for a user's token.
 
     Attributes:
@@ -210,12 +209,11 @@ class Visit:
     claims: str | None
     cae: bool
     discovery: bool
-    keyring: Keyring = field(repr=False)
+    keyring: Keyring = hidden()
     options: Options
 
 
-@dataclass(frozen=True, slots=True)
-class SignedIn:
+class SignedIn(Value):
     """A token, and who signed in for it.
 
     Attributes:
@@ -227,15 +225,14 @@ class SignedIn:
     record: AuthenticationRecord | None
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(Value):
     """A sign-in that waits for a person.
 
     Attributes:
         flow: MSAL's own notes on it, which it changes; secrets.
     """
 
-    flow: dict[str, Any] = field(repr=False)
+    flow: dict[str, Any] = hidden()
 
 
 def silently(

@@ -139,9 +139,9 @@ class _Explaining:
         try:
             self._modify(*change, **how)
         except Exception as failure:  # noqa: BLE001 - a file system, or a system's keyring, may do anything here
-            from workload_identity.records import logger  # noqa: PLC0415 - hardly ever
+            from workload_identity import records  # noqa: PLC0415 - hardly ever
 
-            logger.warning("tokens are not stored: %s", _unusable(self._options, failure))
+            records.not_stored(_unusable(self._options, failure))
 
 
 def _unusable(options: TokenCachePersistenceOptions, failure: Exception) -> ClientAuthenticationError:

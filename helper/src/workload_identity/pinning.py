@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ssl
 from hashlib import sha1
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from workload_identity.cache import Held, TokenCache
 from workload_identity.clock import SYSTEM
 from workload_identity.credentials import Order, named_scopes
@@ -11,7 +9,10 @@ from workload_identity.edge import between
 from workload_identity.options import Options
 from workload_identity.steps import Ask, now
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from workload_identity.clock import Instant
     from workload_identity.steps import Flow
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from workload_identity.errors import ClientAuthenticationError, FailedResponse
 from workload_identity.redaction import excerpt, redacted
 from workload_identity.retry import asked_pause
+from workload_identity.values import NOTHING, Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from workload_identity.steps import Response
 
@@ -26,8 +27,7 @@ NOT_JSON = object()
 """In place of the content of an answer that has none, or none that can be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Value):
     """An answer that is no token.
 
     Attributes:
@@ -36,7 +36,7 @@ class Refusal:
     """
 
     problem: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = NOTHING
 
     @property
     def codes(self) -> list[int]:

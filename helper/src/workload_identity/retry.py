@@ -7,12 +7,12 @@ Retry-After. Pauses are jittered, and a call has an end, which azure-core's prac
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from workload_identity.errors import ClientAuthenticationError
 from workload_identity.steps import Response, Unreachable, Wait, now
+from workload_identity.values import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -26,8 +26,7 @@ _REFUSED = 400
 _WORTHLESS = frozenset({"trust", "fault"})
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Value):
     """What is particular to a server that is not a token endpoint.
 
     Attributes:

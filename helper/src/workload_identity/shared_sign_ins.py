@@ -6,7 +6,6 @@ Source: azure-identity 1.27.0, `SharedTokenCacheCredential`.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from workload_identity.context import IN_DEFAULT_CHAIN
 from workload_identity.credentials import declared_claims
@@ -15,8 +14,10 @@ from workload_identity.errors import ClientAuthenticationError, CredentialUnavai
 from workload_identity.sign_in import in_msal
 from workload_identity.steps import Block, now
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from workload_identity.authentication_record import AuthenticationRecord
     from workload_identity.cache import Held

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from workload_identity.context import IN_DEFAULT_CHAIN
 from workload_identity.errors import (
@@ -22,9 +21,10 @@ from workload_identity.errors import (
 )
 from workload_identity.steps import Block, Call, Lend, Wait, now
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol, TypeAlias
+    from typing import Any, Protocol, TypeAlias
 
     from workload_identity.authentication_record import AuthenticationRecord
     from workload_identity.browser import Redirects

@@ -6,20 +6,22 @@ blocking and the awaiting family, and a test drives it by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from workload_identity.values import NOTHING, Value, hidden
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from typing import Any, TypeAlias, TypeVar
+
     from workload_identity.clock import Instant
     from workload_identity.credentials import Order
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Value):
     """Send a request; answered with a `Response`, or `Unreachable` is thrown.
 
     Attributes:
@@ -35,8 +37,8 @@ class Send:
     """
 
     url: str
-    form: Mapping[str, str] | str | None = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False)
+    form: Mapping[str, str] | str | None = hidden()
+    headers: Mapping[str, str] = hidden()
     deadline: float
     method: str = "POST"
     direct: bool = False
@@ -44,8 +46,7 @@ class Send:
     thumbprint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(Value):
     """Read a file; answered with a `Content`, or an OSError is thrown.
 
     Attributes:
@@ -58,26 +59,22 @@ class Read:
     folder: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Value):
     """Wait for some time between the two, in seconds, chosen by chance; answered with None."""
 
     shortest: float
     longest: float
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(Value):
     """Look at the clocks; answered with an `Instant`."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewId:
+class NewId(Value):
     """Think of a new UUID; answered with its text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Value):
     """Ask another credential; answered with what it gives, or whatever it raises is thrown.
 
     Attributes:
@@ -87,24 +84,22 @@ class Ask:
         method: Which of a credential's two methods is called, if it has both.
     """
 
-    credential: object = field(repr=False)
+    credential: object = hidden()
     scopes: tuple[str, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = NOTHING
     method: str = "get_token_info"
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Value):
     """Have an order fulfilled, together with all who ask for the same; answered with a `Held`.
 
     Whatever the order's own flow raises is thrown, for each who waits for it.
     """
 
-    order: Order = field(repr=False)
+    order: Order = hidden()
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Value):
     """Call a function of the user's; answered with its result, awaited where that can be.
 
     Whatever it raises is thrown.
@@ -113,15 +108,13 @@ class Call:
     function: Callable[[], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Value):
     """Call a function that blocks, on a thread where others must not wait; answered with its result."""
 
     function: Callable[[], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Find:
+class Find(Value):
     """Look for a program on the PATH; answered with its whole path, or None.
 
     Attributes:
@@ -131,8 +124,7 @@ class Find:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Value):
     """Run a program without input, in a session of its own; answered with a `Ran`.
 
     An OSError is thrown when it cannot be started, a TimeoutError when it was ended, with all that it had
@@ -151,8 +143,7 @@ class Run:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(Value):
     """What a program left.
 
     Attributes:
@@ -162,12 +153,11 @@ class Ran:
     """
 
     status: int
-    stdout: bytes = field(repr=False)
-    stderr: bytes = field(repr=False)
+    stdout: bytes = hidden()
+    stderr: bytes = hidden()
 
 
-@dataclass(frozen=True, slots=True)
-class Lend:
+class Lend(Value):
     """Call a function that blocks and cannot be a flow, as a library with I/O of its own.
 
     It runs where `Block` has its function run, and is answered with its result. It gets a function that
@@ -178,8 +168,7 @@ class Lend:
     function: Callable[[Perform], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Value):
     """What was in a file.
 
     Attributes:
@@ -187,12 +176,11 @@ class Content:
         steady: The file did not change while it was read.
     """
 
-    data: bytes = field(repr=False)
+    data: bytes = hidden()
     steady: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Value):
     """What a server answered.
 
     Attributes:
@@ -203,8 +191,8 @@ class Response:
 
     status: int
     reason: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = hidden()
+    body: bytes = hidden()
     started: Instant
 
 
@@ -224,8 +212,8 @@ class Unreachable(Exception):  # noqa: N818 - what it says about the server
 
 
 Step: TypeAlias = Send | Read | Wait | Now | NewId | Ask | Share | Call | Block | Lend | Find | Run
-Perform: TypeAlias = Callable[[Step], Any]
-Flow: TypeAlias = Generator[Step, Any, T]
+Perform: TypeAlias = "Callable[[Step], Any]"
+Flow: TypeAlias = "Generator[Step, Any, T]"
 
 
 def now() -> Flow[Instant]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from workload_identity.cache import OVER
 from workload_identity.msal_applications import held_of, token_event
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from workload_identity.cache import Held
     from workload_identity.clock import Instant

@@ -8,17 +8,18 @@ Source: azure-identity 1.27.0, `ChainedTokenCredential`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
+from workload_identity import records
 from workload_identity.context import IN_CHAIN, Asking
 from workload_identity.errors import Attempt, ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.redaction import redacted
 from workload_identity.steps import Ask, now
 from workload_identity.tokens import AccessToken, AccessTokenInfo
+from workload_identity.values import Value, hidden
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from typing import Any
 
     from workload_identity.chain import Wish
     from workload_identity.clock import Instant
@@ -39,8 +40,7 @@ _CARRIED = (
 """Fields of the error that ended a walk, which the chain's own error has too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Won:
+class Won(Value):
     """The end of a walk: who answered what.
 
     Attributes:
@@ -51,7 +51,7 @@ class Won:
     """
 
     member: object
-    answer: Any = field(repr=False)
+    answer: Any = hidden()
     started: Instant
     seconds: float
 
@@ -79,8 +79,6 @@ def walk(
         ClientAuthenticationError: Nobody gave a token; its `attempts` say why, its cause is what ended the
             walk before the last member.
     """
-    from workload_identity import records  # noqa: PLC0415 - logging is no light import
-
     label = f"{name} for {' '.join(wish.scopes)}"
     inside = IN_CHAIN.get()
     began = yield from now()

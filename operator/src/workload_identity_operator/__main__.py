@@ -41,7 +41,9 @@ def _option(name: str, text: str, **more: Any) -> Callable[[Callable[..., None]]
 @_option("--authority-host", "AZURE_AUTHORITY_HOST of pods; else the cloud's.")
 @_option("--custom-token-endpoint-annotation-suffix", "What follows use- in the annotation that asks for it.")
 @_option("--custom-token-endpoint-audience", "Audience of tokens for the custom token endpoint.")
-@_option("--webhook-configuration", "MutatingWebhookConfiguration whose caBundle is kept.")
+@_option(
+    "--webhook-configuration", "MutatingWebhookConfiguration that is kept; the policy's binding has its name."
+)
 @_option("--certificate-secret", "Secret through which replicas share the serving certificate.")
 @_option(
     "--declaration",

@@ -67,6 +67,14 @@ class Accounts:
         """Return the namespaces with a ServiceAccount that carries our annotations."""
         return self._table.keys()
 
+    def namespaces_with_identities(self) -> list[str]:
+        """Return the namespaces with a ServiceAccount that names an identity, sorted."""
+        return sorted(
+            namespace
+            for namespace, inside in self._table.items()
+            if any(annotations.get(contract.CLIENT_ID) for annotations in inside.values())
+        )
+
     def identities(self, namespace: str) -> Mapping[str, Annotations]:
         """Return the ServiceAccounts of a namespace that carry our annotations, by name."""
         return self._table.get(namespace, {})

@@ -11,7 +11,7 @@ from workload_identity_operator.reviews import Review
 from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json, is_object_name, mapping, text, texts
 from workload_identity_operator.sidecar import sidecar_of
-from workload_identity_operator.wiring import wire
+from workload_identity_operator.wiring import Wiring, wire
 
 _MIRROR_POD: Final = "a static pod cannot have an Azure identity: it may not project a token"
 _NOT_FOUND: Final = (
@@ -40,8 +40,19 @@ class Answer:
     account: str = ""
 
 
-async def admit(review: Review, accounts: Accounts, settings: Settings, *, native_sidecars: bool) -> Answer:
-    """Answer one review. Never raises for what a review may hold."""
+async def admit(
+    review: Review, accounts: Accounts, settings: Settings, *, native_sidecars: bool, opted_in: bool = True
+) -> Answer:
+    """Answer one review. Never raises for what a review may hold.
+
+    Args:
+        review: What is asked.
+        accounts: Who knows the pod's ServiceAccount.
+        settings: The operator's.
+        native_sidecars: Whether the cluster runs them.
+        opted_in: Whether the pod asks to be wired, as its label says. One that does not is wired if its
+            ServiceAccount names an identity, and never refused.
+    """
     if not _concerns_us(review):
         return Answer(reviews.allowed(review), "unchanged")
     shown = account = ""
@@ -52,26 +63,37 @@ async def admit(review: Review, accounts: Accounts, settings: Settings, *, nativ
         annotations = texts(metadata, "annotations", "metadata")
         shown = text(metadata, "name", "metadata") or text(metadata, "generateName", "metadata")
         if contract.MIRROR_POD in annotations:
-            return Answer(reviews.allowed(review, warnings=[_MIRROR_POD]), "unchanged", "", shown)
+            warnings = [_MIRROR_POD] if opted_in else []
+            return Answer(reviews.allowed(review, warnings=warnings), "unchanged", "", shown)
         spec = mapping(pod.get("spec"), "spec")
         account = text(spec, "serviceAccountName", "spec") or "default"
         _check_name("spec.serviceAccountName", account)
         found = await _account(review.namespace, account, accounts)
         if found is None:
             reason = _NOT_FOUND.format(account, quoted(review.namespace))
-            return Answer(reviews.denied(review, 400, reason), "missing", reason, shown, account)
-        sidecar = sidecar_of(
-            annotations, spec, settings.proxy, settings.token_endpoint, native=native_sidecars
-        )
-        wiring = wire(pod, identity_of(labels, annotations, found, settings), sidecar)
+            return Answer(_denied(review, 400, reason, opted_in), "missing", reason, shown, account)
+        wiring = Wiring([], [])
+        if opted_in or found.get(contract.CLIENT_ID):
+            sidecar = sidecar_of(
+                annotations, spec, settings.proxy, settings.token_endpoint, native=native_sidecars
+            )
+            wiring = wire(pod, identity_of(labels, annotations, found, settings), sidecar)
     except PodRefused as refusal:
         reason = str(refusal)
-        return Answer(reviews.denied(review, 400, reason), "refused", reason, shown, account)
+        outcome = "refused" if opted_in else "unchanged"
+        return Answer(_denied(review, 400, reason, opted_in), outcome, reason, shown, account)
     except AccountLookupFailed as failure:
         reason = _NOT_TOLD.format(quoted(account), failure)
-        return Answer(reviews.denied(review, 503, reason), "failed", reason, shown, account)
+        return Answer(_denied(review, 503, reason, opted_in), "failed", reason, shown, account)
     outcome = "wired" if wiring.operations else "unchanged"
     return Answer(reviews.allowed(review, wiring.operations, wiring.warnings), outcome, "", shown, account)
+
+
+def _denied(review: Review, code: int, reason: str, opted_in: bool) -> bytes:
+    """Refuse the pod, or warn its author where it never asked to be wired."""
+    if opted_in:
+        return reviews.denied(review, code, reason)
+    return reviews.allowed(review, warnings=[f"no Azure identity: {reason}"])
 
 
 def _concerns_us(review: Review) -> bool:

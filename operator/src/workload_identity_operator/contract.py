@@ -87,9 +87,21 @@ POD_WIRING_KEEPER: Final = f"{POD_WIRING_GROUP}/kept-by"
 MAX_POD_WIRING_BYTES: Final = 900_000
 """Of identities in one PodWiring; etcd takes requests of 1.5 MiB."""
 
+# Azure/azure-workload-identity itself, which AKS runs as its add-on.
+PEER_CONFIGURATION: Final = "azure-wi-webhook-mutating-webhook-configuration"
+"""Its MutatingWebhookConfiguration."""
+LEFT_TO: Final = f"{POD_WIRING_GROUP}/labelled-pods-left-to"
+"""Annotation of our MutatingAdmissionPolicyBinding: whose configuration wires labelled pods instead."""
+
 # The webhook.
 WEBHOOK_NAME: Final = "mutation.azure-workload-identity.io"
 WEBHOOK_PATH: Final = "/mutate-v1-pod"
+UNLABELLED_WEBHOOK: Final = f"unlabelled.mutation.{POD_WIRING_GROUP}"
+"""Ours alone: called for pods without the label."""
+UNLABELLED_PATH: Final = "/unlabelled"
+"""Follows the other's path."""
+UNLABELLED_PODS: Final = f"{POD_WIRING_GROUP}/unlabelled-pods"
+"""Annotation of our MutatingWebhookConfiguration: `webhook` has the operator keep that webhook in it."""
 MAX_REVIEW_BYTES: Final = 7 * 1024 * 1024
 """A longer review is refused with 413 before it is read."""
 MAX_REVIEW_PARTS: Final = 250_000

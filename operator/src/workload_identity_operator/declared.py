@@ -7,6 +7,7 @@ during an upgrade an operator of the former version keeps what the new chart dec
 import json
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -84,6 +85,15 @@ class Declared:
         """The path of the object."""
         return f"{self.collection}/{self.name}"
 
+    def extended(self, annotations: Json, spec: Json) -> Json:
+        """Return all of it and, in addition, annotations and a part of a spec that are not the chart's."""
+        meta = self.body["metadata"]
+        return {
+            **self.body,
+            "metadata": {**meta, "annotations": {**meta["annotations"], **annotations}},
+            "spec": {**self.body["spec"], **spec},
+        }
+
     def rehearsal(self) -> tuple[str, Json]:
         """Return path and object of a dry run which tells what the API server makes of it.
 
@@ -158,14 +168,14 @@ def difference(kind: str, wanted: Json, found: Json) -> tuple[str, ...]:
     return tuple(sorted(field for field in fields if one.get(field) != other.get(field)))
 
 
-def editors(found: Json, manager: str) -> tuple[str, ...]:
-    """Return who else than the manager has written to an object's spec and still owns a part, sorted."""
+def editors(found: Json, known: AbstractSet[str]) -> tuple[str, ...]:
+    """Return who else than these managers has written to an object's spec and still owns a part, sorted."""
     owners = {
         str(owner.get("manager", ""))
         for owner in found["metadata"].get("managedFields") or ()
         if "f:spec" in (owner.get("fieldsV1") or {})
     }
-    return tuple(sorted(owners - {manager}))
+    return tuple(sorted(owners - known))
 
 
 @dataclass(slots=True)

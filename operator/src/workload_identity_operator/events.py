@@ -4,22 +4,46 @@ import hashlib
 import logging
 import os
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from workload_identity_operator import contract
 from workload_identity_operator.kube import ApiError, KubeApi
 from workload_identity_operator.shapes import Json
 
-# Reasons: what happened to the object.
-RECREATED: Final = "Recreated"
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What happened to an object.
+
+    Attributes:
+        name: As `kubectl` shows it.
+        warning: Whether somebody should look.
+        each: Whether it is told each time that the object was written; else once in `SAME_FOR`,
+            whichever replica tells it.
+    """
+
+    name: str
+    warning: bool = False
+    each: bool = False
+
+
+RECREATED: Final = Reason("Recreated", warning=True)
 """It was missing and is there again."""
-REVERTED: Final = "Reverted"
+REVERTED: Final = Reason("Reverted", warning=True)
 """It had been edited and is as the chart declares it again."""
-CONTESTED: Final = "Contested"
+CONTESTED: Final = Reason("Contested", warning=True)
 """Somebody undoes what was put right, again and again."""
+HANDED_OFF: Final = Reason("LabelledPodsHandedOff", each=True)
+"""The peer came: the policy leaves labelled pods to it."""
+TAKEN_OVER: Final = Reason("LabelledPodsTakenOver", each=True)
+"""The peer went: they are the policy's again."""
+REASONS: Final = (RECREATED, REVERTED, CONTESTED, HANDED_OFF, TAKEN_OVER)
+"""All there are."""
 
 SAME_FOR: Final = 10 * 60
-"""Seconds in which the same thing is told once, whichever replica tells it."""
+"""Seconds in which the same thing is told once."""
 _LONGEST_NOTE: Final = 1000
 """Characters; the API server takes 1024 bytes."""
 _LONGEST_NAME: Final = 200
@@ -27,19 +51,19 @@ _LONGEST_NAME: Final = 200
 _log = logging.getLogger(__name__)
 
 
-async def tell(api: KubeApi, regarding: Json, reason: str, note: str, *, warning: bool = False) -> None:
-    """Tell what happened to an object, once in `SAME_FOR`; what cannot be told is left to the log.
+async def tell(api: KubeApi, regarding: Json, reason: Reason, note: str) -> None:
+    """Tell what happened to an object; what cannot be told is left to the log.
 
     Args:
         api: Whom to tell.
         regarding: The object, as stored.
         reason: One of the reasons above.
         note: A sentence for people.
-        warning: Whether somebody should look.
     """
     now, meta = time.time(), regarding["metadata"]
     namespace = meta.get("namespace") or "default"  # where Events of objects without a namespace are kept
-    same = f"{regarding['kind']} {meta['name']} {reason} {note} {int(now / SAME_FOR)}"
+    when = meta["resourceVersion"] if reason.each else int(now / SAME_FOR)
+    same = f"{regarding['kind']} {meta['name']} {reason.name} {note} {when}"
     body = {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
@@ -49,11 +73,11 @@ async def tell(api: KubeApi, regarding: Json, reason: str, note: str, *, warning
             "namespace": namespace,
         },
         "eventTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "type": "Warning" if warning else "Normal",
-        "reason": reason,
-        "action": reason,
+        "type": "Warning" if reason.warning else "Normal",
+        "reason": reason.name,
+        "action": reason.name,
         "note": note[:_LONGEST_NOTE],
-        "reportingController": "workload-identity.io/operator",
+        "reportingController": f"{contract.POD_WIRING_GROUP}/operator",
         "reportingInstance": os.uname().nodename,
         "regarding": {
             "apiVersion": regarding["apiVersion"],

@@ -35,12 +35,12 @@ _LOOK_EVERY: Final = 1.0
 """Seconds between looks at all connections: a timer for each request would cost more than parsing it."""
 _SHUTDOWN: Final = 5.0
 """Seconds that answers may take which are being made when the server ends."""
-_LARGEST_HEAD: Final = 32 * 1024
-"""Bytes of request line and fields that may follow those which came first; there are a few hundred."""
 MOST_HELD: Final = 32 * 1024 * 1024
 """Bytes of all large bodies that are arriving: who sends many of them slowly must not have our memory."""
 _SMALL: Final = 64 * 1024
 """Bytes of a body that do not count there: a review of a pod as people write it is always taken."""
+_LARGEST_HEAD: Final = 32 * 1024
+"""Bytes of request line and fields that may follow those which came first; there are a few hundred."""
 _MOST_WAITING: Final = 2
 """Requests sent ahead of answers from which on a connection is not read."""
 
@@ -84,8 +84,8 @@ class _Server:
     refuse: Refuse
     largest_body: int
     connections: set["_Connection"]
-    date: bytes = b""
     held: int = 0
+    date: bytes = b""
 
 
 @asynccontextmanager
@@ -152,7 +152,7 @@ class _Connection(asyncio.Protocol):
         self._head = True
         self._body: list[bytes] = []
         self._length = 0
-        self._held = 0  # what of it counts as large
+        self._held = 0
 
     # What the event loop tells.
 
@@ -190,6 +190,7 @@ class _Connection(asyncio.Protocol):
                     self._refuse_large()  # endless fields after the body, or chunks of a byte
 
     def pause_writing(self) -> None:
+        self._since = self._loop.time()
         self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
@@ -219,17 +220,17 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._length += len(body)
-        if self._deaf:
-            return
         if self._length > self._server.largest_body:
-            self._refuse_large()
-            return
-        self._body.append(body)
-        if self._length > _SMALL:
-            self._server.held += self._length - self._held
-            self._held = self._length
-            if self._server.held > MOST_HELD:
-                self._refuse(503, "too many large requests at once, try again later")
+            if not self._deaf:
+                self._refuse_large()
+        elif not self._deaf:
+            self._body.append(body)
+            if self._length > _SMALL:
+                self._server.held += self._length - self._held
+                self._held = self._length
+                if self._server.held > MOST_HELD:
+                    self._body.clear()
+                    self._refuse(503, "too many large requests at once, try again later")
 
     def on_message_complete(self) -> None:
         parser = self._parser
@@ -255,6 +256,8 @@ class _Connection(asyncio.Protocol):
         """End it if it takes too long."""
         waited = now - self._since
         if self._making:
+            if self._writable and waited > READ_TIMEOUT:
+                self._transport.abort()  # it does not read its answers
             return
         if self._deaf and waited > _LINGER:
             self._transport.abort()
@@ -275,12 +278,13 @@ class _Connection(asyncio.Protocol):
         self._held = 0
 
     def _refuse_large(self) -> None:
+        self._body.clear()
         self._refuse(413, f"wanted at most {self._server.largest_body} bytes, found more")
 
     def _refuse(self, status: int, message: str) -> None:
         self._coming = False
-        self._body.clear()
         self._release()
+        self._body.clear()
         self._lingers = True
         self._put(self._server.refuse(status, message), last=True)
 

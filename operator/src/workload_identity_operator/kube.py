@@ -21,9 +21,11 @@ SERVICE_ACCOUNTS: Final = "/api/v1/serviceaccounts"
 PAGE: Final = 2_000
 """Objects a listing asks for at a time. Each page costs the API server time in proportion to all there are:
 for 100,000 it takes 12 s of CPU with pages of 250, 2 s with these. All at once would cost memory here."""
-_PAGE_OF_TABLES: Final = 20
-"""PodWirings can be large."""
+_PAGE_OF_OBJECTS: Final = 20
+"""Whole ones, which can be large."""
 FIELD_MANAGER: Final = "workload-identity-operator"
+HAND_OFF_MANAGER: Final = f"{FIELD_MANAGER}-hand-off"
+"""Field manager of what a policy's binding says of the peer."""
 
 _IN_CLUSTER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # Names and annotations are all we read: half the bytes, a tenth of the memory.
@@ -33,7 +35,9 @@ _APPLY: Final = "application/apply-patch+yaml"
 _POD_WIRING: Final = {"apiVersion": contract.POD_WIRING_API, "kind": "PodWiring"}
 _WATCH: Final = 5 * 60
 """Seconds that a watch lasts; then all is listed anew."""
-_WEBHOOKS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+_ADMISSION: Final = "admissionregistration.k8s.io/v1"
+_WEBHOOKS: Final = f"/apis/{_ADMISSION}/mutatingwebhookconfigurations"
+_BINDINGS: Final = f"/apis/{_ADMISSION}/mutatingadmissionpolicybindings"
 
 
 class ApiError(Exception):
@@ -152,7 +156,7 @@ def _bearer_from(path: Path) -> aiohttp.ClientMiddlewareType:
 
 
 class KubeApi:
-    """Asks for ServiceAccounts and the version; keeps PodWirings, one caBundle, one Secret, the policy."""
+    """The calls: what the operator reads and follows, and the few objects that it writes."""
 
     def __init__(self, server: str, session: aiohttp.ClientSession) -> None:
         self._server = server.rstrip("/")
@@ -197,6 +201,41 @@ class KubeApi:
         """Return a MutatingWebhookConfiguration; None when there is no such one."""
         return await self.get(f"{_WEBHOOKS}/{name}")
 
+    def webhook_configurations(self) -> AsyncIterator[tuple[str, Json]]:
+        """Yield all MutatingWebhookConfigurations, then every change; see `changes`."""
+        return self.changes(_WEBHOOKS)
+
+    def policy_binding(self, name: str) -> AsyncIterator[tuple[str, Json]]:
+        """Yield the MutatingAdmissionPolicyBinding of a name, then every change; see `changes`."""
+        return self.changes(_BINDINGS, name)
+
+    async def apply_hand_off(self, binding: Json, annotations: Json, spec: Json) -> Json | None:
+        """Make these annotations and this part of its spec the hand-off that a binding says.
+
+        Under a field manager of its own: in one apply with what is declared each would take the other away.
+
+        Args:
+            binding: As it was read.
+            annotations: Those of the hand-off; others of it go.
+            spec: What the hand-off sets; what else of it was there goes.
+
+        Returns:
+            It as stored; None when it is no longer what was read.
+        """
+        meta = {key: binding["metadata"][key] for key in ("name", "resourceVersion")}
+        body = {
+            "apiVersion": _ADMISSION,
+            "kind": "MutatingAdmissionPolicyBinding",
+            "metadata": meta | {"annotations": annotations},
+            "spec": spec,
+        }
+        try:
+            return await self.apply(f"{_BINDINGS}/{meta['name']}", body, HAND_OFF_MANAGER)
+        except ApiError as error:
+            if error.status in {404, 409}:
+                return None
+            raise
+
     async def apply_ca_bundle(self, name: str, webhooks: Iterable[str], bundle: bytes) -> None:
         """Set the caBundle of the named webhooks of a configuration, and own nothing else of it.
 
@@ -205,12 +244,49 @@ class KubeApi:
         """
         ca_bundle = b64encode(bundle).decode("ascii")
         body = {
-            "apiVersion": "admissionregistration.k8s.io/v1",
+            "apiVersion": _ADMISSION,
             "kind": "MutatingWebhookConfiguration",
             "metadata": {"name": name},
             "webhooks": [{"name": webhook, "clientConfig": {"caBundle": ca_bundle}} for webhook in webhooks],
         }
         await self.apply(f"{_WEBHOOKS}/{name}", body)
+
+    async def apply_webhook(self, name: str, webhook: Json) -> Json:
+        """Make a configuration have this webhook, by whose name it is known; return it as stored.
+
+        Under a field manager of its own: in one apply with caBundle each would take the other away.
+        """
+        body = {
+            "apiVersion": _ADMISSION,
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": [webhook],
+        }
+        return await self.apply(f"{_WEBHOOKS}/{name}", body, f"{FIELD_MANAGER}-unlabelled")
+
+    async def remove_webhook(self, configuration: Json, webhook: str) -> Json | None:
+        """Take a webhook out of a configuration, whoever wrote what of it.
+
+        Args:
+            configuration: As it was read.
+            webhook: Its name.
+
+        Returns:
+            The configuration as stored; None when it is no longer what was read.
+        """
+        meta, names = configuration["metadata"], [found["name"] for found in configuration["webhooks"]]
+        body = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": meta["resourceVersion"]},
+            {"op": "remove", "path": f"/webhooks/{names.index(webhook)}"},
+        ]
+        try:
+            return await self._call(
+                "PATCH", f"{_WEBHOOKS}/{meta['name']}", body=body, content="application/json-patch+json"
+            )
+        except ApiError as error:
+            if error.status in {404, 409, 422}:  # 422: the test says no
+                return None
+            raise
 
     async def secret(self, namespace: str, name: str) -> tuple[dict[str, bytes], str] | None:
         """Return a Secret's data and its resourceVersion; None when there is no such one."""
@@ -245,8 +321,12 @@ class KubeApi:
         path = f"/apis/{contract.POD_WIRING_API}/{contract.POD_WIRINGS}"
         return self.changes(path, contract.POD_WIRING_NAME)
 
-    async def changes(self, path: str, name: str) -> AsyncIterator[tuple[str, Json]]:
-        """Yield the objects of a name in a collection, then each change, until the API server ends the watch.
+    async def changes(self, path: str, name: str = "") -> AsyncIterator[tuple[str, Json]]:
+        """Yield the objects of a collection, then each change, until the API server ends the watch.
+
+        Args:
+            path: Of the collection.
+            name: Only objects of this name, in whatever namespace; "" is all of them.
 
         Yields:
             ("LISTED", object) for each there is; once ("SYNCED", {}); then "ADDED", "MODIFIED" or
@@ -255,10 +335,10 @@ class KubeApi:
         Raises:
             ApiError: They could not be listed or watched; status 404 when there is no such resource.
         """
-        chosen = {"fieldSelector": f"metadata.name={name}"}
+        chosen = {"fieldSelector": f"metadata.name={name}"} if name else {}
         following = ""
         while True:
-            query = {"limit": str(_PAGE_OF_TABLES)} | ({"continue": following} if following else {})
+            query = {"limit": str(_PAGE_OF_OBJECTS)} | ({"continue": following} if following else {})
             page = await self._call("GET", path, query=chosen | query)
             for item in page["items"] or ():
                 yield "LISTED", item
@@ -344,7 +424,7 @@ class KubeApi:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Json | None = None,
+        body: Json | list[Json] | None = None,
         accept: str = "application/json",
         content: str = "application/json",
     ) -> Json:

@@ -52,6 +52,11 @@ class Metrics:
             "When the serving certificate ends, in seconds since the epoch",
             registry=self._registry,
         )
+        self._peer = Gauge(
+            "workload_identity_peer_present",
+            "1 while Azure/azure-workload-identity is installed too, which labelled pods are left to",
+            registry=self._registry,
+        )
         self._policy = Gauge(
             "workload_identity_policy_state",
             "1 for the state of each object of the policy: declared, edited, missing, unknown",
@@ -101,6 +106,10 @@ class Metrics:
     def certificate_ends(self, epoch: float) -> None:
         """Take when the serving certificate ends, in seconds since the epoch."""
         self._expiry.set(epoch)
+
+    def peer_is(self, *, present: bool) -> None:
+        """Take whether Azure/azure-workload-identity is installed too."""
+        self._peer.set(present)
 
     def policy_states(self, states: Mapping[str, State]) -> None:
         """Take how the objects of the policy are, by kind; those that are not named are not ours to keep."""

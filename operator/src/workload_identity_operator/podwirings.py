@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from workload_identity_operator import contract
 from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.compiling import compile_identities, status_of
+from workload_identity_operator.following import FORBIDDEN, NOT_FOUND, RETRY_AFTER, follow
 from workload_identity_operator.kube import FIELD_MANAGER, ApiError, KubeApi
 from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json, is_object_name
@@ -28,22 +29,12 @@ BATCH: Final = 0.05
 """Seconds after a change in which more of them make one write."""
 RECONSIDER: Final = 5.0
 """Seconds until we disagree with what another replica wrote."""
-RETRY_AFTER: Final = 2.0
-"""Seconds."""
-RESOURCE_AFTER: Final = 5.0
-"""Seconds between looks for a resource that is not installed."""
 AT_ONCE: Final = 8
 """Namespaces written at the same time."""
 THERE_FOR: Final = 10.0
 """Seconds that another release which was there is taken to be still there."""
-_AGAIN_AFTER: Final = 0.5
-"""Seconds from a watch's end to the next, which may end as soon."""
 _LONGEST_RETRY: Final = 60.0
 """Seconds between tries in a namespace where nothing can be written."""
-_NOT_FOUND: Final = 404
-_FORBIDDEN: Final = 403
-_PASSING: Final = frozenset({410, 429})
-"""The watch is too old, or the resource too new: the next look may succeed."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +74,7 @@ class PodWirings:
         self._left: set[str] = set()
 
     def start(self) -> None:
-        """Take that the table is complete: what is missing from it may be deleted from now on."""
+        """Take that the table is complete, and that the policy may wire from what is written now."""
         self._complete.set()
 
     def changed(self, namespace: str) -> None:
@@ -94,28 +85,10 @@ class PodWirings:
     async def run(self) -> None:
         """Keep them for ever."""
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._follow())
+            both.create_task(follow(self._watch, self._lose))
             both.create_task(self._write())
 
     # What the API server holds.
-
-    async def _follow(self) -> None:
-        """Know what the API server holds, as long as it serves the resource."""
-        while True:
-            pause = _AGAIN_AFTER
-            try:
-                await self._watch()
-            except ApiError as error:
-                self._served.clear()
-                if error.status == _NOT_FOUND:
-                    self._say(
-                        "PodWirings are not installed: every pod is wired by the webhook", logging.WARNING
-                    )
-                    pause = RESOURCE_AFTER
-                elif error.status not in _PASSING:
-                    self._say(f"PodWirings cannot be kept: {error}", logging.WARNING)
-                    pause = RETRY_AFTER
-            await asyncio.sleep(pause)
 
     async def _watch(self) -> None:
         found: dict[str, _Stored] = {}
@@ -131,6 +104,13 @@ class PodWirings:
                     self.changed(namespace)
             else:
                 self._take(kind, wiring)
+
+    def _lose(self, error: ApiError) -> None:
+        self._served.clear()
+        if error.status == NOT_FOUND:
+            self._say("PodWirings are not installed: every pod is wired by the webhook", logging.WARNING)
+        else:
+            self._say(f"PodWirings cannot be kept: {error}", logging.WARNING)
 
     def _take(self, kind: str, wiring: Json) -> None:
         namespace = wiring["metadata"]["namespace"]
@@ -215,7 +195,7 @@ class PodWirings:
         try:
             found = await self._api.webhook_configuration(keeper)
         except ApiError as error:
-            if error.status == _FORBIDDEN:
+            if error.status == FORBIDDEN:
                 return False
             raise
         webhooks = (found or {}).get("webhooks") or ()

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Final
 
 from workload_identity_operator import events
@@ -24,7 +25,8 @@ from workload_identity_operator.declared import (
     editors,
     read_declaration,
 )
-from workload_identity_operator.kube import FIELD_MANAGER, ApiError, KubeApi
+from workload_identity_operator.following import RETRY_AFTER, follow
+from workload_identity_operator.kube import FIELD_MANAGER, HAND_OFF_MANAGER, ApiError, KubeApi
 from workload_identity_operator.metrics import Metrics
 from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json
@@ -35,10 +37,8 @@ RECONSIDER: Final = 5.0
 """Seconds that whoever changed the declaration has to change the objects."""
 LOOK_EVERY: Final = 5 * 60.0
 """Seconds between looks when nothing is told."""
-RETRY_AFTER: Final = 2.0
-"""Seconds to the second try, doubled up to `LOOK_EVERY`."""
-_AGAIN_AFTER: Final = 0.5
-"""Seconds from a watch's end to the next."""
+
+_BINDING: Final = "MutatingAdmissionPolicyBinding"
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +46,24 @@ _log = logging.getLogger(__name__)
 class Repairs:
     """Keeps them; `run` must be running."""
 
-    def __init__(self, api: KubeApi, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        settings: Settings,
+        metrics: Metrics,
+        hand_off: Callable[[], tuple[Json, Json]],
+    ) -> None:
+        """Start knowing nothing.
+
+        Args:
+            api: Where they are.
+            settings: Say where they are declared.
+            metrics: Learn how they are.
+            hand_off: Returns the annotations and the part of its spec that a binding made anew has at once
+                beside what is declared, see `Peer.hand_off`.
+        """
         self._api = api
+        self._hand_off = hand_off
         self._metrics = metrics
         self._config_maps = f"/api/v1/namespaces/{settings.namespace}/configmaps"
         self._name = settings.declaration
@@ -65,16 +81,13 @@ class Repairs:
 
     async def _follow(self, collection: str, name: str) -> None:
         """Wake up at each change of an object. What goes wrong is told by the look at it."""
-        pause = _AGAIN_AFTER
-        while True:
-            try:
-                async for kind, _ in self._api.changes(collection, name):
-                    if kind != "LISTED":
-                        self._wake.set()
-                        pause = _AGAIN_AFTER
-            except ApiError:
-                pause = min(2 * pause, LOOK_EVERY)
-            await asyncio.sleep(pause)
+
+        async def watch() -> None:
+            async for kind, _ in self._api.changes(collection, name):
+                if kind != "LISTED":
+                    self._wake.set()
+
+        await follow(watch, lambda _: None)
 
     async def _keep(self, tasks: asyncio.TaskGroup) -> None:
         told, faults = "", 0
@@ -170,33 +183,45 @@ class Repairs:
         if wait := patience.wait(now):
             return wait
         manager = declaration.manager or FIELD_MANAGER
-        stored = await self._api.apply(one.path, one.body, manager)
+        stored = await self._apply(one, manager, anew=live is None)
         if live is not None and KINDS[one.kind].replaceable and (await self._judge(one))[0] == "edited":
             # Somebody added what the declaration does not mention, so applying does not take it away.
             await self._api.delete(one.path, stored)
-            stored = await self._api.apply(one.path, one.body, manager)
+            stored = await self._apply(one, manager, anew=True)
         insists = patience.repaired(now)
         self._metrics.policy_repaired(one.kind)
         await self._tell(one, stored, _event(live, fields, manager), insists=insists)
         return SETTLE
 
-    async def _tell(self, one: Declared, stored: Json, event: tuple[str, str], *, insists: bool) -> None:
+    async def _apply(self, one: Declared, manager: str, *, anew: bool) -> Json:
+        """Make an object what is declared; return it as stored."""
+        if anew and one.kind == _BINDING:
+            annotations, spec = self._hand_off()
+            if spec:  # from its first instant: API servers may go by it at once
+                stored = await self._api.apply(one.path, one.extended(annotations, spec), manager)
+                # What stays has another owner: as the chart's the next upgrade would take it away.
+                await self._api.apply_hand_off(stored, annotations, spec)
+        return await self._api.apply(one.path, one.body, manager)
+
+    async def _tell(
+        self, one: Declared, stored: Json, event: tuple[events.Reason, str], *, insists: bool
+    ) -> None:
         """Tell that an object was put right; of somebody who insists, once."""
         reason, what = event
         if insists:
             note = f"{what} again and again: from now on put right at growing intervals; change the chart"
             _log.warning("%s %s was %s", one.kind, one.name, note)
-            await events.tell(self._api, stored, events.CONTESTED, note, warning=True)
+            await events.tell(self._api, stored, events.CONTESTED, note)
         elif not self._patience[one.path].contested:
             note = f"{what}: put right, as {self._where} declares it"
             _log.warning("%s %s was %s", one.kind, one.name, note)
-            await events.tell(self._api, stored, reason, note, warning=True)
+            await events.tell(self._api, stored, reason, note)
 
 
-def _event(live: Json | None, fields: tuple[str, ...], manager: str) -> tuple[str, str]:
+def _event(live: Json | None, fields: tuple[str, ...], manager: str) -> tuple[events.Reason, str]:
     """Return the reason that an object was put right for, and what had happened to it."""
     if live is None:
         return events.RECREATED, "deleted"
-    by = ", ".join(editors(live, manager))
+    by = ", ".join(editors(live, {manager, HAND_OFF_MANAGER}))
     where = ", ".join(f"spec.{field}" for field in fields)
     return events.REVERTED, f"edited{f' by {by}' if by else ''} in {where}"

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import aiohttp
@@ -12,15 +12,19 @@ import kopf
 
 from workload_identity_operator import admission, certificates, trust, upgrades
 from workload_identity_operator.accounts import Accounts
+from workload_identity_operator.following import follow_all
 from workload_identity_operator.handlers import registry
 from workload_identity_operator.health import Health
 from workload_identity_operator.kube import ApiError, Cluster, KubeApi
 from workload_identity_operator.metrics import Metrics
+from workload_identity_operator.peer import Peer
 from workload_identity_operator.podwirings import PodWirings
 from workload_identity_operator.repairs import Repairs
 from workload_identity_operator.reviews import Review
 from workload_identity_operator.serving import AdmissionServer, probes
 from workload_identity_operator.settings import Settings
+from workload_identity_operator.shapes import Json
+from workload_identity_operator.unlabelled import Unlabelled
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +48,32 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
         api = KubeApi(cluster.server, session)
         accounts = Accounts(api.service_account, metrics.looked_up)
         wirings = PodWirings(api, accounts, settings)
-        accounts.on_change = wirings.changed
+        ours = settings.webhook_configuration
+        unlabelled = Unlabelled(api, accounts, ours)
+        peer = Peer(api, ours, lambda present: metrics.peer_is(present=present))
         metrics.watch(lambda: len(accounts), lambda: health.ready)
+
+        def take_change(namespace: str) -> None:
+            wirings.changed(namespace)
+            unlabelled.changed()
+
+        accounts.on_change = take_change
+
+        def take_configurations(configurations: Mapping[str, Json]) -> None:
+            peer.take_configurations(configurations)
+            unlabelled.take_configurations(configurations)
+
+        filled = asyncio.Event()
+
+        async def begin() -> None:
+            await filled.wait()
+            unlabelled.start()
+            await peer.settled.wait()  # what the policy wires from is written once it is known for whom
+            wirings.start()
+
+        async def repair() -> None:
+            await peer.settled.wait()  # likewise a binding that is missing
+            await Repairs(api, settings, metrics, peer.hand_off).run()
 
         native_sidecars = True  # as in all clusters that upstream supports, until this one tells
 
@@ -53,8 +81,10 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
             nonlocal native_sidecars
             native_sidecars = native
 
-        async def admit(review: Review) -> admission.Answer:
-            return await admission.admit(review, accounts, settings, native_sidecars=native_sidecars)
+        async def admit(review: Review, opted_in: bool) -> admission.Answer:
+            return await admission.admit(
+                review, accounts, settings, native_sidecars=native_sidecars, opted_in=opted_in
+            )
 
         server = AdmissionServer(settings.listen, settings.tls_minimum, admit, health, metrics)
 
@@ -66,22 +96,40 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
             _log.info("starting", extra={name: f"http://{where}" for name, where in addresses.items()})
             async with asyncio.TaskGroup() as duties:
                 tasks = [
-                    duties.create_task(_keep_table(accounts, api, health, wirings)),
+                    duties.create_task(_keep_table(accounts, api, health, filled)),
+                    duties.create_task(begin()),
                     duties.create_task(wirings.run()),
-                    duties.create_task(Repairs(api, settings, metrics).run()),
+                    duties.create_task(unlabelled.run()),
+                    duties.create_task(peer.run()),
+                    duties.create_task(repair()),
+                    duties.create_task(
+                        follow_all("webhook configurations", api.webhook_configurations, take_configurations)
+                    ),
+                    duties.create_task(
+                        follow_all(
+                            "the policy's binding", lambda: api.policy_binding(ours), peer.take_binding
+                        )
+                    ),
                     duties.create_task(upgrades.follow(api, health, take_version)),
                     duties.create_task(_keep_certificate(api, settings, health, load)),
                 ]
-                await _watch(registry(accounts, cluster, server), health, settings.drain)
-                for task in tasks:
-                    task.cancel()
+
+                def rest() -> None:
+                    for task in tasks:
+                        task.cancel()
+
+                await _watch(registry(accounts, cluster, server), health, settings.drain, rest)
+                rest()
 
 
-async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) -> None:
+async def _watch(
+    handlers: kopf.OperatorRegistry, health: Health, drain: float, rest: Callable[[], None]
+) -> None:
     """Run kopf until a signal comes: at once for SIGINT, for SIGTERM after `drain` seconds.
 
     Readiness goes first, so that the API server is sent elsewhere while reviews already on their
-    way are still answered.
+    way are still answered. All else that runs is ended by `rest` before kopf, which would take it for its
+    own and wait five seconds for it.
     """
     started, stop = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -89,12 +137,16 @@ async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) 
     def end() -> None:
         health.draining = True
         _log.info("stopping", extra={"drain-seconds": drain})
-        loop.call_later(drain, stop.set)
+        loop.call_later(drain, finish)
+
+    def finish() -> None:
+        rest()
+        stop.set()
 
     async def take_signals() -> None:
         await started.wait()  # kopf has set its own handlers by then, which end at once
         loop.add_signal_handler(signal.SIGTERM, end)
-        loop.add_signal_handler(signal.SIGINT, stop.set)
+        loop.add_signal_handler(signal.SIGINT, finish)
 
     signals = asyncio.create_task(take_signals())
     try:
@@ -105,12 +157,12 @@ async def _watch(handlers: kopf.OperatorRegistry, health: Health, drain: float) 
         signals.cancel()
 
 
-async def _keep_table(accounts: Accounts, api: KubeApi, health: Health, wirings: PodWirings) -> None:
-    """List all ServiceAccounts: at start, and now and then.
+async def _keep_table(accounts: Accounts, api: KubeApi, health: Health, filled: asyncio.Event) -> None:
+    """List all ServiceAccounts: at start, which sets `filled`, and now and then.
 
     kopf does not say when its own first listing is through, nor what was deleted while its watch was away.
     """
-    told, complete = "", False
+    told = ""
     while True:
         pause = random.uniform(_LIST_EVERY / 2, _LIST_EVERY)  # noqa: S311 - so that replicas take turns
         try:
@@ -120,13 +172,12 @@ async def _keep_table(accounts: Accounts, api: KubeApi, health: Health, wirings:
             if str(error) != told:
                 told = str(error)
                 _log.warning("ServiceAccounts could not be listed: %s", told)
-            pause = pause if complete else _RETRY_AFTER
+            pause = pause if filled.is_set() else _RETRY_AFTER
         else:
-            if not complete:
-                complete = True
+            if not filled.is_set():
+                filled.set()
                 _log.info("the table of ServiceAccounts is filled", extra={"identities": len(accounts)})
                 health.met("table")
-                wirings.start()
         await asyncio.sleep(pause)
 
 

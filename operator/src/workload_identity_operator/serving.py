@@ -25,10 +25,12 @@ from workload_identity_operator.settings import Address
 
 _log = logging.getLogger(__name__)
 
+_PATHS: Final = (contract.WEBHOOK_PATH, contract.WEBHOOK_PATH + contract.UNLABELLED_PATH)
 _LONGEST_LOGGED: Final = 500
 """Characters; a name has 253 at most."""
 
-Admit: TypeAlias = Callable[[Review], Awaitable[Answer]]
+Admit: TypeAlias = Callable[[Review, bool], Awaitable[Answer]]
+"""Answers a review; False for one of a pod that has not asked to be wired."""
 
 
 class AddressTaken(Exception):  # noqa: N818 - what is wrong
@@ -58,7 +60,6 @@ class AdmissionServer:
         self._admit = admit
         self._health = health
         self._metrics = metrics
-        self._held = 0
         self._certified = asyncio.Event()
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.minimum_version = minimum
@@ -96,7 +97,7 @@ class AdmissionServer:
         except NoReview as fault:
             return self._refuse(fault.status, str(fault), request.peer)
         try:
-            answer = await self._admit(review)
+            answer = await self._admit(review, request.path == contract.WEBHOOK_PATH)
         except Exception:  # noqa: BLE001 - one review's failure is answered, the server lives on
             _log.exception("a review failed", extra={"namespace": review.namespace})
             answer = Answer(reviews.denied(review, 500, "internal error, see the operator's log"), "failed")
@@ -117,7 +118,7 @@ class AdmissionServer:
 
 def _check(request: Request) -> None:
     """Raise NoReview for what is no review's request by path, method or content type."""
-    if request.path != contract.WEBHOOK_PATH:
+    if request.path not in _PATHS:
         raise NoReview(f"wanted {contract.WEBHOOK_PATH}, found {request.path[:64]!r}", 404)
     if request.method != "POST":
         raise NoReview(f"wanted POST, found {request.method[:16]}", 405)

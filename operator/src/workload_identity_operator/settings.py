@@ -101,7 +101,8 @@ class Settings:
         certificate_folder: Holds `tls.crt` and `tls.key` that someone else keeps; None when the
             operator makes its own certificate.
         certificate_secret: Secret in `namespace` through which replicas share that certificate.
-        webhook_configuration: MutatingWebhookConfiguration whose `caBundle` the operator keeps.
+        webhook_configuration: MutatingWebhookConfiguration that the operator keeps; its policy's binding has
+            the same name.
         declaration: ConfigMap in `namespace` with the policy's objects as the chart declares them.
         kubeconfig: None looks at `KUBECONFIG`, the pod's own ServiceAccount, `~/.kube/config`.
         drain: How long, in seconds, reviews are still answered after SIGTERM.

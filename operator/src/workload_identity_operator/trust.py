@@ -1,7 +1,7 @@
 """Edge: keeps the serving certificate, the Secret that replicas share it through, and the caBundle.
 
 The webhook configuration is the chart's; we read from it which names the API server will call us
-by, and write nothing of it but `caBundle`.
+by, and write nothing of it here but `caBundle`.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+from workload_identity_operator import contract
 from workload_identity_operator.certificates import Certificate, fault_of, from_secret, issue
 from workload_identity_operator.health import Health
 from workload_identity_operator.kube import ApiError, KubeApi
@@ -65,7 +66,12 @@ class _Keeper:
                 f"MutatingWebhookConfiguration {name} is not there: install the chart, "
                 "or name the right one by --webhook-configuration"
             )
-        webhooks = configuration.get("webhooks") or []
+        # That for unlabelled pods is a copy of the chart's, whose caBundle it follows.
+        webhooks = [
+            webhook
+            for webhook in configuration.get("webhooks") or ()
+            if webhook["name"] != contract.UNLABELLED_WEBHOOK
+        ]
         if any(_bundle_of(webhook) != bundle for webhook in webhooks):
             await self._api.apply_ca_bundle(name, [webhook["name"] for webhook in webhooks], bundle)
         return ""

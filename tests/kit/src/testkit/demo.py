@@ -1,9 +1,9 @@
 """`make demo`: the whole way of an identity, once, on a real control plane.
 
-An annotated ServiceAccount, a Deployment whose pod is wired, the token its kubelet would project, a program
-that imports the helper, and an access token for it. Azure and the node are stood in for:
-a token service verifies the pod's token as Entra does, and the program runs here with exactly the pod's
-environment. All the rest is real.
+An annotated ServiceAccount, what the operator compiles of it, a Deployment whose pod the API server wires,
+the token its kubelet would project, a program that imports the helper, and an access token for it. Azure and
+the node are stood in for: a token service verifies the pod's token as Entra does, and the program runs here
+with exactly the pod's environment. All the rest is real.
 """
 
 import difflib
@@ -39,6 +39,8 @@ TENANT: Final = "99999999-8888-7777-6666-555555555555"
 AUDIENCE: Final = "api://AzureADTokenExchange"
 PID_FILE: Final = Path(".run") / "demo.pid"
 LOG_FILE: Final = Path(".run") / "demo.log"
+COMPILED_WITHIN: Final = 30
+"""Seconds; it takes a tenth of one."""
 POD_WITHIN: Final = 30
 """Seconds that the Deployment's pod may take to appear."""
 
@@ -83,6 +85,11 @@ def play(stack: ExitStack) -> Stage:
         plane.kubectl("apply", "--filename=-", given=yaml.safe_dump(account))
         (annotation,) = account["metadata"]["annotations"].items()
         taken.detail = f"{namespace}/{account['metadata']['name']} {annotation[0]}={annotation[1]}"
+    with step("See what the operator compiled of it for the API server") as taken:
+        identities = _compiled(plane, namespace)
+        taken.detail = (
+            f"podwiring {namespace}/{contract.POD_WIRING_NAME}, identities of {', '.join(identities)}"
+        )
     with step("Create a Deployment; its pod comes from the controller manager") as taken:
         template = deployment["spec"]["template"]["spec"]
         # A pod trusts Entra's certificate by itself; for the stand-in's it is told whom to trust.
@@ -90,8 +97,9 @@ def play(stack: ExitStack) -> Stage:
         plane.kubectl("apply", "--filename=-", given=yaml.safe_dump(deployment))
         pod = _pod_of(plane, deployment)
         taken.detail = f"{namespace}/{pod['metadata']['name']}"
-    with step("See what was added to the pod"):
+    with step("See what was added to the pod") as taken:
         added = _added(plane, pod)
+        taken.detail = _who_wired(pod)
     _show_pod(added)
     with step("Register the federated credential with the application") as taken:
         subject = f"system:serviceaccount:{namespace}:{account['metadata']['name']}"
@@ -112,6 +120,22 @@ def play(stack: ExitStack) -> Stage:
 
 def _example(name: str) -> Any:
     return yaml.safe_load((EXAMPLES / name).read_text(encoding="utf-8"))
+
+
+def _compiled(plane: ControlPlane, namespace: str) -> Sequence[str]:
+    """Return the ServiceAccounts in a namespace's PodWiring, once there is one."""
+    deadline = time.monotonic() + COMPILED_WITHIN
+    while time.monotonic() < deadline:
+        if found := plane.get("podwirings", "--namespace", namespace)["items"]:
+            return list(found[0]["spec"]["identities"])
+        time.sleep(0.1)
+    raise RuntimeError(f"No PodWiring appeared within {COMPILED_WITHIN} s.")
+
+
+def _who_wired(pod: Mapping[str, Any]) -> str:
+    if any(volume["name"] == contract.POLICY_VOLUME for volume in pod["spec"]["volumes"]):
+        return "by the API server itself, with the chart's policy"
+    return "by the operator's webhook"
 
 
 def _pod_of(plane: ControlPlane, deployment: Mapping[str, Any]) -> Mapping[str, Any]:

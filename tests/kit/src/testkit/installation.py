@@ -63,12 +63,12 @@ def free_port() -> int:
         return port
 
 
-def install_chart(plane: ControlPlane, port: int, values: Mapping[str, object]) -> None:
-    """Install the chart, or upgrade it, its webhook pointed at a port of this machine."""
+def install_chart(plane: ControlPlane, port: int, values: Mapping[str, object], *flags: str) -> None:
+    """Install the chart, or upgrade it, its webhook pointed at a port of this machine; `flags` are helm's."""
     everything = {"webhook": {"url": f"https://127.0.0.1:{port}/mutate-v1-pod"}, "logLevel": "info", **values}
     plane.helm(
         *("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace"),
-        *("--values", "-"),
+        *("--values", "-", *flags),
         given=json.dumps(everything),
     )
 

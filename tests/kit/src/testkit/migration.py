@@ -160,7 +160,7 @@ def page() -> str:
             "Change the import; names, arguments and environment variables stay:",
             "",
             "```python",
-            "from workload_identity import DefaultAzureCredential      # was: from azure.identity",
+            "from workload_identity import DefaultAzureCredential  # was: from azure.identity",
             "from workload_identity.aio import DefaultAzureCredential  # was: from azure.identity.aio",
             "```",
             "",

@@ -10,7 +10,49 @@ import trustme
 from aiohttp import web
 
 from testkit import loopback
+from testkit.control_plane import ControlPlane
 from testkit.workloads import Namespace
+
+
+def peer_configuration(name: str, port: int, ca: str = "", /, **parts: Any) -> dict[str, Any]:
+    """Return what has the API server call the peer on a port of this machine, as the peer's chart has it.
+
+    Args:
+        name: Of the configuration.
+        port: Where it answers.
+        ca: Who vouches for it, in PEM.
+        parts: What its webhook has instead or in addition.
+    """
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    called = {"url": f"https://127.0.0.1:{port}/mutate-v1-pod"}
+    webhook = {
+        "name": "mutation.azure-workload-identity.io",
+        "admissionReviewVersions": ["v1", "v1beta1"],
+        "clientConfig": called | ({"caBundle": b64encode(ca.encode()).decode()} if ca else {}),
+        "failurePolicy": "Fail",
+        "matchPolicy": "Equivalent",
+        "reinvocationPolicy": "IfNeeded",
+        "sideEffects": "None",
+        "objectSelector": {"matchLabels": {"azure.workload.identity/use": "true"}},
+        "rules": [rule],
+    }
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": name},
+        "webhooks": [webhook | parts],
+    }
+
+
+@contextmanager
+def installed(plane: ControlPlane, configuration: Mapping[str, Any]) -> Iterator[None]:
+    """Have a webhook configuration in a cluster meanwhile."""
+    plane.kubectl("create", "--filename=-", given=json.dumps(configuration))
+    try:
+        yield
+    finally:
+        name = configuration["metadata"]["name"]
+        plane.kubectl("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found")
 
 
 @contextmanager

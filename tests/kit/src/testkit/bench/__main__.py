@@ -19,7 +19,7 @@ from testkit.bench import peer, report
 from testkit.bench.growth import identities, starts
 from testkit.bench.measuring import Effort, Part
 from testkit.bench.stage import install, staged
-from testkit.bench.tokens import CALLS, MODULES, REQUESTS, WHOLE, tokens
+from testkit.bench.tokens import AT_ONCE, CALLS, MODULES, REQUESTS, WHOLE, tokens
 from testkit.bench.wiring import creations, reviews
 from testkit.binaries import provide
 from testkit.console import StepFailed, console, long_step, step
@@ -42,11 +42,15 @@ QUICK_EFFORT: Final = Effort(
     settled=2.0,
     processes=3,
     calls=5_000,
+    refreshes=100,
+    credentials=50,
 )
 WIDTH: Final = 120
 """Columns of the tables where they go to a file."""
 PROGRAM: Final = 0.45
 """Seconds that a program of `tokens` takes, about."""
+REQUEST: Final = 0.006
+"""Seconds that a request for a token takes, about, where the token service answers at once."""
 START: Final = 2.5
 """Seconds that an operator takes to start and end, about."""
 COMPILED: Final = 0.35
@@ -118,7 +122,9 @@ def measured(effort: Effort, binary: Path | None) -> list[Part]:
         len(WHOLE) * (effort.processes + 1) * 1.1
         + len(CALLS) * min(effort.processes, 3) * 2
         + len(REQUESTS) * 4
+        + len(AT_ONCE)
     )
+    many = len(MODULES) * (2 * effort.refreshes + effort.credentials) * REQUEST
     parts = []
     with ExitStack() as planes:
         with step("Start etcd and kube-apiserver, install the chart"):
@@ -136,7 +142,7 @@ def measured(effort: Effort, binary: Path | None) -> list[Part]:
                 parts.append(_shown(title, expected, partial(measure, stage, effort)))
         expected = started + effort.accounts[-1] / CREATED
         parts.append(_shown("Starts", expected, partial(starts, plane, port, binary, effort)))
-    return [*parts, _shown("Tokens", programs * PROGRAM, partial(tokens, effort))]
+    return [*parts, _shown("Tokens", programs * PROGRAM + many, partial(tokens, effort))]
 
 
 def _shown(title: str, expected: float, measure: Callable[[Callable[[], None]], Part]) -> Part:

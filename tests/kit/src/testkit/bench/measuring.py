@@ -31,6 +31,8 @@ class Effort:
         settled: Seconds after being ready at which a started operator's memory is read.
         processes: How often each of the helper's programs is run.
         calls: Of get_token, when a token is held.
+        refreshes: Of a token, in one process.
+        credentials: Of different clients, whose memory is measured.
     """
 
     rounds: int = 8
@@ -43,6 +45,8 @@ class Effort:
     settled: float = 6.0
     processes: int = 15
     calls: int = 20_000
+    refreshes: int = 10_000
+    credentials: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from testkit.bench.load import Order, load
 from testkit.bench.peer import PORT, VARIABLE, peer_running
 from testkit.control_plane import ControlPlane
 from testkit.installation import NAMESPACE, RELEASE, Operator, install_chart, operator_running
+from testkit.neighbours import peer_configuration
 from testkit.processes import Child, ProcessFailed
 from testkit.workloads import CLIENT, Namespace, eventually, pod
 from workload_identity_operator import contract
@@ -85,7 +86,10 @@ def staged(plane: ControlPlane, port: int, peer: Path | None) -> Iterator[Stage]
         if peer is not None:
             theirs = stack.enter_context(theirs_running(plane, peer))
             webhooks[PEER] = theirs
-            plane.kubectl("apply", "--filename=-", given=json.dumps(_peer_configuration(theirs.ca)))
+            # Under the name that its webhook has, the operator would leave it its pods.
+            own = {"name": "mutation.peer.example", "namespaceSelector": {"matchLabels": {SELECTED_BY: PEER}}}
+            configuration = peer_configuration("bench-peer", PORT, theirs.ca, **own)
+            plane.kubectl("apply", "--filename=-", given=json.dumps(configuration))
         namespaces = {
             who: namespace_of(plane, who, f"bench-{who.replace(' ', '-')}")
             for who in (BARE, POLICY, *webhooks)
@@ -99,6 +103,8 @@ def staged(plane: ControlPlane, port: int, peer: Path | None) -> Iterator[Stage]
 def install(plane: ControlPlane, port: int) -> None:
     """Install the chart, its policy for namespaces of POLICY only: there are some with the webhook alone."""
     install_chart(plane, port, VALUES)
+    # As declared it would be put right.
+    plane.kubectl("delete", "configmap", f"{RELEASE}-declared", f"--namespace={NAMESPACE}")
     only = {"spec": {"matchConstraints": {"namespaceSelector": {"matchLabels": {SELECTED_BY: POLICY}}}}}
     plane.kubectl("patch", "mutatingadmissionpolicy", RELEASE, "--type=merge", f"--patch={json.dumps(only)}")
 
@@ -223,30 +229,3 @@ def _review(namespace: Namespace, account: str) -> dict[str, Any]:
         "options": {"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"},
     }
     return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
-
-
-def _peer_configuration(ca: str) -> dict[str, Any]:
-    """Return what has the API server call the peer for its namespace, as the peer's chart has it."""
-    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-    webhook = {
-        # Under the name it has, the operator would leave it its pods.
-        "name": "mutation.peer.example",
-        "admissionReviewVersions": ["v1", "v1beta1"],
-        "clientConfig": {
-            "url": f"https://127.0.0.1:{PORT}/mutate-v1-pod",
-            "caBundle": b64encode(ca.encode()).decode(),
-        },
-        "failurePolicy": "Fail",
-        "matchPolicy": "Equivalent",
-        "reinvocationPolicy": "IfNeeded",
-        "sideEffects": "None",
-        "namespaceSelector": {"matchLabels": {SELECTED_BY: PEER}},
-        "objectSelector": {"matchLabels": {"azure.workload.identity/use": "true"}},
-        "rules": [rule],
-    }
-    return {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": "bench-peer"},
-        "webhooks": [webhook],
-    }

@@ -30,6 +30,7 @@ LATENCY: Final = 0.05
 """Seconds that the stand-in waits before it answers."""
 SCOPE: Final = "https://vault.azure.net/.default"
 THREADS, INSTANCES = 100, 20
+ANOTHER_CLIENT: Final = "11111111-2222-3333-4444-%012d"
 
 Tick = Callable[[], None]
 
@@ -102,9 +103,59 @@ from MODULE import WorkloadIdentityCredential
 for _ in range(INSTANCES):
     assert WorkloadIdentityCredential().get_token("SCOPE").token
 """
+# Claims that come with a call are what a resource asks for when it refuses a token: only a new one will do.
+REFRESHED: Final = """
+import time
+from MODULE import WorkloadIdentityCredential
+with WorkloadIdentityCredential() as credential:
+    credential.get_token("SCOPE")
+    begin = time.process_time()
+    for number in range(REFRESHES):
+        credential.get_token("SCOPE", claims='{"access_token": {"nbf": {"value": "%d"}}}' % number)
+    print((time.process_time() - begin) / REFRESHES * 1e3)
+"""
+REFRESHED_AWAITED: Final = """
+import asyncio, time
+from MODULE.aio import WorkloadIdentityCredential
+async def main():
+    async with WorkloadIdentityCredential() as credential:
+        await credential.get_token("SCOPE")
+        begin = time.process_time()
+        for number in range(REFRESHES):
+            await credential.get_token("SCOPE", claims='{"access_token": {"nbf": {"value": "%d"}}}' % number)
+        print((time.process_time() - begin) / REFRESHES * 1e3)
+asyncio.run(main())
+"""
+MADE: Final = """
+import gc, os
+from MODULE import WorkloadIdentityCredential
+def resident():
+    gc.collect()
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
+with WorkloadIdentityCredential() as first:
+    first.get_token("SCOPE")
+before = resident()
+made = [WorkloadIdentityCredential(client_id="ANOTHER" % number) for number in range(MADE)]
+print((resident() - before) / MADE)
+"""
+USED: Final = MADE.replace("print", 'for one in made: assert one.get_token("SCOPE").token\nprint')
 
-WHOLE: Final = {"import": IMPORT, "first token": FIRST, "first token, awaited": FIRST_AWAITED}
+_OF_CHAIN: Final = ("WorkloadIdentityCredential", "DefaultAzureCredential")
+WHOLE: Final = {
+    "import": IMPORT,
+    "first token": FIRST,
+    "first token, awaited": FIRST_AWAITED,
+    "first token, default chain": FIRST.replace(*_OF_CHAIN),
+    "first token, default chain, awaited": FIRST_AWAITED.replace(*_OF_CHAIN),
+}
 CALLS: Final = {"get_token, held": HELD, "get_token, held, awaited": HELD_AWAITED}
+AT_ONCE: Final = {
+    "CPU per refresh": ("ms", REFRESHED),
+    "CPU per refresh, awaited": ("ms", REFRESHED_AWAITED),
+    "memory of a credential": ("KiB", MADE),
+    "memory of a credential with its token": ("KiB", USED),
+}
+"""What takes many requests: here the token service answers at once."""
 REQUESTS: Final = {
     f"requests of {THREADS} threads": BY_THREADS,
     f"requests of {THREADS} tasks": BY_TASKS,
@@ -136,13 +187,19 @@ class Pod:
 
 
 @contextmanager
-def wired() -> Iterator[Pod]:
-    """Make a pod with a token, for programs of both libraries."""
+def wired(*, latency: float = LATENCY, others: int = 0) -> Iterator[Pod]:
+    """Make a pod with a token, for programs of both libraries.
+
+    Args:
+        latency: Seconds that the stand-in waits before it answers.
+        others: How many further clients it knows, whose ids are ANOTHER_CLIENT's.
+    """
     with Issuer() as issuer, EntraStandIn(trust=[issuer.ca_file]) as entra:
-        entra.register(
-            CLIENT, tenant_id=TENANT, issuer=issuer.url, subject="system:serviceaccount:default:default"
-        )
-        with tempfile.NamedTemporaryFile("w", encoding="ascii") as token, entra.fault(Slow(LATENCY)):
+        for client in (CLIENT, *(ANOTHER_CLIENT % number for number in range(others))):
+            entra.register(
+                client, tenant_id=TENANT, issuer=issuer.url, subject="system:serviceaccount:default:default"
+            )
+        with tempfile.NamedTemporaryFile("w", encoding="ascii") as token, entra.fault(Slow(latency)):
             token.write(issuer.mint())
             token.flush()
             environ = {
@@ -176,6 +233,12 @@ def tokens(effort: Effort, tick: Tick) -> Part:
                 before = len(inside.entra.requests)
                 run(_for(who, program, effort), inside.environ)
                 figures.add(name, "", who, len(inside.entra.requests) - before)
+    with wired(latency=0, others=effort.credentials) as inside:
+        for name, (unit, program) in AT_ONCE.items():
+            for who in MODULES:
+                tick()
+                ran = run(_for(who, program, effort), inside.environ)
+                figures.add(name, unit, who, float(ran.said))
     return Part(
         name="tokens",
         title="Tokens for the program in the pod",
@@ -185,8 +248,13 @@ def tokens(effort: Effort, tick: Tick) -> Part:
         notes=[
             "Whole processes, Python's start included: `import` alone; import, credential and first token.",
             f"The token service is local and waits {LATENCY * 1000:.0f} ms before it answers.",
-            "Each as its users have it: azure-identity on requests, awaited on aiohttp; ours on httpx.",
-            "Ours loads its HTTP client with the first request, so `import` alone flatters it.",
+            "Each as its users have it: azure-identity on requests, awaited on aiohttp.",
+            "Ours opens a connection for each request; it loads httpx only where that is needed (a proxy).",
+            "Ours loads what a request needs with the first one, so `import` alone flatters it.",
+            "The default chain finds the workload identity of its pod.",
+            f"Refreshes are {effort.refreshes:,} requests of one process, as claims rule out a token held.",
+            f"Memory is what a process grows by for each of {effort.credentials:,} different credentials.",
+            "For both, the token service answers at once.",
         ],
     )
 
@@ -208,7 +276,8 @@ def _for(who: str, program: str, effort: Effort) -> str:
     if who == BARE:
         return "pass\n"
     given = {"MODULE": MODULES[who], "SCOPE": SCOPE, "CALLS": str(effort.calls)}
-    given |= {"THREADS": str(THREADS), "INSTANCES": str(INSTANCES)}
+    given |= {"THREADS": str(THREADS), "INSTANCES": str(INSTANCES), "ANOTHER": ANOTHER_CLIENT}
+    given |= {"REFRESHES": str(effort.refreshes), "MADE": str(effort.credentials)}
     for name, value in given.items():
         program = program.replace(name, value)
     return f"{program}\n"
