@@ -19,7 +19,7 @@ from workload_identity.assertions import is_jwt, json_object
 from workload_identity.authentication_record import AuthenticationRecord, record_of
 from workload_identity.cache import Held
 from workload_identity.drive import drive
-from workload_identity.entra import Grant, Granted, judged, refused, token_url
+from workload_identity.entra import Grant, Granted, judged, refused, seconds, token_url
 from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.options import Options
 from workload_identity.refusals import NOT_JSON, Refusal, refusal_of
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 _DOCUMENT_LIFE = 86_400
 """Seconds for which a discovery document is good."""
+_LONGEST_CODE = 86_400
+"""Seconds that a device code is good for at most."""
 _PENDING = frozenset({"authorization_pending", "slow_down"})
 _GOOD_FOR = 300
 """Seconds that a stored token must be good for yet."""
@@ -291,8 +293,9 @@ def begin_device_code(perform: Perform, visit: Visit) -> Begun:
                 f"sign-in by device code could not begin: the answer of {visit.authority} lacks"
                 f" {', '.join(missing)}"
             )
-        # MSAL would poll without a pause, if the service said so.
+        # MSAL would poll without a pause, or for ever, if the service said so.
         flow["interval"] = max(1, flow["interval"])
+        flow["expires_in"] = min(seconds(flow["expires_in"]) or 0, _LONGEST_CODE)
         return Begun(flow)
 
 
