@@ -78,7 +78,17 @@ class Tool(Credential):
         order = super()._order(self._normal(scopes), claims, tenant_id, False)
         # However long each may take: two of them at once would disturb each other.
         order.way = (claims or None, tenant_id or None)
+        words = self._unmet(claims, tenant_id, scopes[0]) if claims else ""
+        if words:
+            from workload_identity.commands import refusing  # noqa: PLC0415 - hardly ever
+
+            order.flow = lambda _background: refusing(words)
         return order
+
+    def _unmet(self, claims: str, tenant_id: str | None, scope: str) -> str:
+        """Return what to do about a claims challenge that the tool cannot meet; "" if it can."""
+        del claims, tenant_id, scope
+        return ""
 
     def _normal(self, scopes: tuple[str, ...]) -> tuple[str, ...]:
         """Return one spelling for all that mean the same resource."""
@@ -137,16 +147,10 @@ class AzureCli(Tool):
     def _identity(self) -> tuple[Hashable, ...]:
         return self._kind, self._subscription
 
-    def _order(
-        self, asked: tuple[object, ...], claims: str | None, tenant_id: str | None, enable_cae: bool
-    ) -> Order:
-        order = super()._order(asked, claims, tenant_id, enable_cae)
-        if claims:
-            from workload_identity.commands import az_claims, refusing  # noqa: PLC0415 - hardly ever
+    def _unmet(self, claims: str, tenant_id: str | None, scope: str) -> str:
+        from workload_identity.commands import az_claims  # noqa: PLC0415 - hardly ever
 
-            words = az_claims(claims, tenant_id, named_scopes(asked)[0])
-            order.flow = lambda _background: refusing(words)
-        return order
+        return az_claims(claims, tenant_id, scope)
 
     def _flow(self, scopes: tuple[str, ...], tenant: str, claims: str | None, background: bool) -> Flow[Held]:
         from workload_identity.commands import azure_cli  # noqa: PLC0415 - what a token request needs
@@ -203,16 +207,11 @@ class AzurePowerShell(Tool):
 
     _kind = "pwsh"
 
-    def _order(
-        self, asked: tuple[object, ...], claims: str | None, tenant_id: str | None, enable_cae: bool
-    ) -> Order:
-        order = super()._order(asked, claims, tenant_id, enable_cae)
-        if claims:
-            from workload_identity.commands import powershell_claims, refusing  # noqa: PLC0415 - hardly ever
+    def _unmet(self, claims: str, tenant_id: str | None, scope: str) -> str:
+        from workload_identity.commands import powershell_claims  # noqa: PLC0415 - hardly ever
 
-            words = powershell_claims(claims, tenant_id)
-            order.flow = lambda _background: refusing(words)
-        return order
+        del scope
+        return powershell_claims(claims, tenant_id)
 
     def _flow(self, scopes: tuple[str, ...], tenant: str, claims: str | None, background: bool) -> Flow[Held]:
         from workload_identity.commands import azure_powershell  # noqa: PLC0415 - what a token request needs
