@@ -24,6 +24,7 @@ from testkit.installation import (
     free_port,
     install_chart,
     operator_running,
+    second_running,
     serve,
 )
 from testkit.neighbours import installed, peer_configuration
@@ -237,8 +238,7 @@ def test_replicas_tell_once(served: Served) -> None:
     """Both see to it, the one whose write counts tells of it."""
     plane = served.plane
     before = told(plane, HANDED_OFF), told(plane, TAKEN_OVER)
-    kubeconfig = plane.kubeconfig_for(RELEASE, NAMESPACE)
-    with operator_running(plane, free_port(), environ=served.environ, kubeconfig=kubeconfig) as second:
+    with second_running(served) as second:
         with installed(plane, STAND_IN):
             eventually(lambda: second.metric("workload_identity_peer_present") == 1)
             eventually(lambda: left_to(plane) == PEER)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from testkit.installation import NAMESPACE, RELEASE, Served, free_port, operator_running
+from testkit.installation import Served, second_running
 from testkit.processes import ProcessFailed
 from testkit.workloads import CLIENT, Namespace, eventually
 from workload_identity_operator import contract
@@ -144,8 +144,7 @@ def test_replicas_agree(served: Served, inside: Namespace) -> None:
     """A second one, started later, writes nothing that is there; then each change is made once."""
     inside.account("billing", {contract.CLIENT_ID: CLIENT})
     before = eventually(lambda: settled(inside))
-    kubeconfig = served.plane.kubeconfig_for(RELEASE, NAMESPACE)
-    with operator_running(served.plane, free_port(), environ=served.environ, kubeconfig=kubeconfig) as second:
+    with second_running(served) as second:
         second.child.wait_until(lambda: "PodWirings are kept" in second.child.log.read_text(), within=20)
         inside.account("shipping", {contract.CLIENT_ID: CLIENT})
         after = eventually(lambda: (one := settled(inside)) and len(one["spec"]["identities"]) == 2 and one)

@@ -14,7 +14,7 @@ import kubernetes.client
 import pytest
 
 from testkit.control_plane import ControlPlane
-from testkit.installation import NAMESPACE, RELEASE, Served, free_port, install_chart, operator_running
+from testkit.installation import NAMESPACE, RELEASE, Served, install_chart, second_running
 from testkit.processes import ProcessFailed
 from testkit.workloads import CLIENT, Namespace, env_of, eventually, pod
 from workload_identity_operator import contract
@@ -266,8 +266,7 @@ def test_kind_of_the_tables_edited(served: Served, inside: Namespace) -> None:
 def test_replicas(served: Served, inside: Namespace, change: Callable[[dict[str, Any]], None]) -> None:
     """Two that notice the same do not get in each other's way, and leave it at that."""
     known(inside)
-    kubeconfig = served.plane.kubeconfig_for(RELEASE, NAMESPACE)
-    with operator_running(served.plane, free_port(), environ=served.environ, kubeconfig=kubeconfig) as second:
+    with second_running(served) as second:
         replicas = (served, replace(served, operator=second))
         eventually(lambda: all(state(one, POLICY) for one in replicas))
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+import trustme
+
 from testkit.control_plane import ControlPlane
 from testkit.manifests import CHART
 from testkit.processes import Child, running
@@ -144,6 +146,26 @@ def operator_running(
         if ready:
             child.wait_until(operator.ready, within=READY_WITHIN)
         yield operator
+
+
+@contextmanager
+def second_running(served: Served) -> Iterator[Operator]:
+    """Run a second operator of the same release, which does all but answer reviews.
+
+    It has a certificate of its own that it does not publish: outside a cluster there is no Secret to share
+    one through, so its authority would take the place of the first one's in the caBundle, and reviews would
+    fail for a minute.
+    """
+    plane, port = served.plane, free_port()
+    certificates = plane.folder / f"certificate-{port}"
+    certificates.mkdir()
+    pair = trustme.CA().issue_cert("127.0.0.1")
+    pair.cert_chain_pems[0].write_to_path(certificates / "tls.crt")
+    pair.private_key_pem.write_to_path(certificates / "tls.key")
+    flags = [*served.flags, "--disable-cert-rotation", f"--webhook-cert-dir={certificates}"]
+    kubeconfig = plane.kubeconfig_for(RELEASE, NAMESPACE)
+    with operator_running(plane, port, environ=served.environ, flags=flags, kubeconfig=kubeconfig) as second:
+        yield second
 
 
 def _starting(log: Path, start: int) -> Mapping[str, str] | None:
