@@ -1,7 +1,8 @@
 """Answers a review: gather the ServiceAccount, compute the wiring, say it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from workload_identity_operator import contract, reviews
 from workload_identity_operator.accounts import Accounts, Annotations
@@ -74,10 +75,7 @@ async def admit(
             return Answer(_denied(review, 400, reason, opted_in), "missing", reason, shown, account)
         wiring = Wiring([], [])
         if opted_in or found.get(contract.CLIENT_ID):
-            sidecar = sidecar_of(
-                annotations, spec, settings.proxy, settings.token_endpoint, native=native_sidecars
-            )
-            wiring = wire(pod, identity_of(labels, annotations, found, settings), sidecar)
+            wiring = wiring_of(pod, labels, annotations, found, settings, native_sidecars=native_sidecars)
     except PodRefused as refusal:
         reason = str(refusal)
         outcome = "refused" if opted_in else "unchanged"
@@ -87,6 +85,33 @@ async def admit(
         return Answer(_denied(review, 503, reason, opted_in), "failed", reason, shown, account)
     outcome = "wired" if wiring.operations else "unchanged"
     return Answer(reviews.allowed(review, wiring.operations, wiring.warnings), outcome, "", shown, account)
+
+
+def wiring_of(
+    pod: Mapping[str, Any],
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    account: Annotations,
+    settings: Settings,
+    *,
+    native_sidecars: bool,
+) -> Wiring:
+    """Return what a pod would be given now, by whom it is wired and whom it is judged by alike.
+
+    Args:
+        pod: The Pod, about to be stored or stored; never changed.
+        labels: Its labels; {} when null.
+        annotations: Its annotations; {} when null.
+        account: Annotations of its ServiceAccount.
+        settings: The operator's.
+        native_sidecars: Whether the cluster runs them.
+
+    Raises:
+        PodRefused: It cannot be wired as it is.
+    """
+    spec = mapping(pod.get("spec"), "spec")
+    sidecar = sidecar_of(annotations, spec, settings.proxy, settings.token_endpoint, native=native_sidecars)
+    return wire(pod, identity_of(labels, annotations, account, settings), sidecar)
 
 
 def _denied(review: Review, code: int, reason: str, opted_in: bool) -> bytes:

@@ -39,6 +39,13 @@ ENV_TENANT_ID: Final = "AZURE_TENANT_ID"
 ENV_TOKEN_FILE: Final = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105 - the variable's name
 ENV_AUTHORITY_HOST: Final = "AZURE_AUTHORITY_HOST"
 
+VARIABLES: Final = (
+    *(ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, ENV_AUTHORITY_HOST),
+    *("AZURE_KUBERNETES_TOKEN_PROXY", "AZURE_KUBERNETES_SNI_NAME"),
+    *("AZURE_KUBERNETES_CA_FILE", "AZURE_KUBERNETES_CA_DATA"),  # of the custom token endpoint
+)
+"""All of them, in that order."""
+
 # The projected volume.
 BASE_PATH: Final = "/var/run/secrets/azure/wi"
 """Where the volume is mounted, read-only."""

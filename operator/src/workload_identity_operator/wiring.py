@@ -126,6 +126,25 @@ def _containers(spec: Json) -> Iterator[tuple[str, str, object]]:
             yield f"/spec/{kind}/{index}", f"spec.{kind}[{index}]", container
 
 
+def wanted_variables(
+    pod: Mapping[str, Any], identity: Identity
+) -> Iterator[tuple[str, Sequence[Json], Mapping[str, str]]]:
+    """Yield the name of each container that is not skipped, its variables, and all that we have for it.
+
+    Raises:
+        PodRefused: As `wire` does.
+    """
+    spec = mapping(pod.get("spec"), "spec")
+    volume = _volume_of(pod, objects(spec, "volumes", "spec"))
+    for at, where, raw in _containers(spec):
+        container = mapping(raw, where)
+        name = text(container, "name", where)
+        if name not in identity.skip:
+            _, base_path = _put_mount(container, at, where, volume)
+            wanted = {found["name"]: found["value"] for found in _variables(identity, base_path)}
+            yield name, objects(container, "env", where), wanted
+
+
 def display_name(pod: Mapping[str, Any]) -> str:
     """Return what the volume's name is a hash of.
 
