@@ -23,8 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose how many cases hypothesis makes: the same few in every run, or many and always others."""
-    settings.register_profile("ordinary", derandomize=True)
-    settings.register_profile("full", max_examples=10_000, print_blob=True)
+    # No deadlines: on a busy machine they tell of the machine.
+    settings.register_profile("ordinary", derandomize=True, deadline=None)
+    settings.register_profile("full", max_examples=10_000, print_blob=True, deadline=None)
     settings.load_profile("full" if config.getoption("full") else "ordinary")
     capture = config.pluginmanager.getplugin("capturemanager")
 

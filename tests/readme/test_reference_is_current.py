@@ -6,11 +6,15 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from workload_identity_operator.__main__ import cli
 from workload_identity_operator.events import REASONS
-from workload_identity_operator.metrics import Metrics
+from workload_identity_operator.health import Health
+from workload_identity_operator.metrics import PATHS, Metrics, Tables
 
+ROW = re.compile(r"^\| (`[^|]*) \| [^|]* \| ([^|]*)\|$", re.MULTILINE)
 PAGE = (Path(__file__).parents[2] / "operator" / "README.md").read_text(encoding="utf-8")
 
 
@@ -34,17 +38,58 @@ def test_flags_and_their_defaults() -> None:
             assert written == ("" if known[flag] in ("", False) else str(known[flag])), flag
 
 
+def families() -> list[Metric]:
+    """Return what a scrape shows once everything has happened that can."""
+    metrics = Metrics()
+    conditions = Health().conditions()
+    metrics.watch(lambda: 0, lambda: conditions, lambda: False, lambda: Tables(True, 1, 0, 0))
+    metrics.reviewed(PATHS[0], "shop", "wired", 0.001)
+    metrics.asked("api.example:443", "GET", 200)
+    metrics.listed(1.0)
+    metrics.certificate_loaded(1.0)
+    metrics.policy_states({"MutatingAdmissionPolicy": "declared"})
+    metrics.policy_repaired("MutatingAdmissionPolicy")
+    return list(text_string_to_metric_families(metrics.exposition().decode()))
+
+
 def test_series() -> None:
     """The table under "Metrics" is what a scrape shows."""
-    metrics = Metrics()
-    metrics.watch(lambda: 0, lambda: False)
-    exposed = {
-        match[1] + ("_total" if match[2] == "counter" and not match[1].endswith("_total") else "")
-        for match in re.finditer(r"^# TYPE (\S+) (\S+)$", metrics.exposition().decode(), re.MULTILINE)
-        if not match[1].endswith("_created")
-    }
+    exposed = {family.name + ("_total" if family.type == "counter" else "") for family in families()}
 
-    assert {row[0] for row in column("Metrics")} == exposed
+    assert {name for row in column("Metrics") for name in row[0].split(", ")} == exposed
+
+
+def test_labels_of_series() -> None:
+    """So are the labels, and the values of each where the table lists them."""
+    wanted = {}
+    for family in families():
+        found: dict[str, set[str]] = {}
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                found.setdefault(label, set()).add(value)
+        found.pop("le", None)
+        wanted[family.name + ("_total" if family.type == "counter" else "")] = found
+
+    rows = ROW.findall(PAGE.split("## Metrics\n")[1].split("\n## ")[0])
+
+    assert rows
+    for names, labels in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            told = re.sub(r"\([^)]*\)", "", labels)
+            assert set(re.findall(r"`(\w+)`", told)) == wanted[name].keys(), name
+            if ": " in told:
+                (label, values) = re.findall(r"`(\w+)`: (.*)", told)[-1]
+                assert set(values.strip().split(", ")) == wanted[name][label], name
+
+
+def test_an_outcome_has_been_documented_when_it_is_counted() -> None:
+    """Nobody can count an outcome or an answer that the table does not have."""
+    metrics = Metrics()
+
+    with pytest.raises(KeyError):
+        metrics.reviewed(PATHS[0], "shop", "else", 0.001)
+    with pytest.raises(KeyError):
+        metrics.looked_up("else")
 
 
 def test_reasons_of_events() -> None:

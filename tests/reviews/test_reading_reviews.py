@@ -64,6 +64,7 @@ def test_all_that_is_read() -> None:
         subresource="status",
         kind="Pod",
         pod={"metadata": {"name": "pod-a"}},
+        dry_run=True,
     )
     assert read_review(review_of({"uid": UID, "object": None, "namespace": None})) == Review(
         "admission.k8s.io/v1", UID, "", "", "", "", None

@@ -1,6 +1,6 @@
 """Answers a review: gather the ServiceAccount, compute the wiring, say it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ class Answer:
         reason: The message of a refusal, else "".
         pod: Name or generateName of the pod, for the log.
         account: Name of its ServiceAccount, for the log.
+        client_id: Of the identity that it was given, for the log.
+        warnings: What its author is told, for the log.
     """
 
     body: bytes
@@ -39,6 +41,8 @@ class Answer:
     reason: str = ""
     pod: str = ""
     account: str = ""
+    client_id: str = ""
+    warnings: Sequence[str] = ()
 
 
 async def admit(
@@ -73,8 +77,8 @@ async def admit(
         if found is None:
             reason = _NOT_FOUND.format(account, quoted(review.namespace))
             return Answer(_denied(review, 400, reason, opted_in), "missing", reason, shown, account)
-        wiring = Wiring([], [])
-        if opted_in or found.get(contract.CLIENT_ID):
+        wiring, client_id = Wiring([], []), found.get(contract.CLIENT_ID, "")
+        if opted_in or client_id:
             wiring = wiring_of(pod, labels, annotations, found, settings, native_sidecars=native_sidecars)
     except PodRefused as refusal:
         reason = str(refusal)
@@ -84,7 +88,8 @@ async def admit(
         reason = _NOT_TOLD.format(quoted(account), failure)
         return Answer(_denied(review, 503, reason, opted_in), "failed", reason, shown, account)
     outcome = "wired" if wiring.operations else "unchanged"
-    return Answer(reviews.allowed(review, wiring.operations, wiring.warnings), outcome, "", shown, account)
+    body = reviews.allowed(review, wiring.operations, wiring.warnings)
+    return Answer(body, outcome, "", shown, account, client_id, wiring.warnings)
 
 
 def wiring_of(

@@ -39,6 +39,10 @@ class Health:
         """Take that a condition is not met (any more)."""
         self.waiting[condition] = why
 
+    def conditions(self) -> dict[str, bool]:
+        """Return each condition, and whether it is met."""
+        return {condition: condition not in self.waiting for condition in _WAITING}
+
     def report(self) -> str:
         """Return a line for each condition, as the API server's own `/readyz?verbose` does."""
         lines = [

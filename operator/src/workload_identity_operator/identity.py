@@ -117,6 +117,11 @@ def identity_of(
     )
 
 
+def is_guid(text: str) -> bool:
+    """Whether it has the shape of a client id."""
+    return _SHAPES[contract.CLIENT_ID].fullmatch(text) is not None
+
+
 def token_expiration(pod: Mapping[str, str], account: Mapping[str, str]) -> int:
     """Return how long the projected token lives, in seconds.
 

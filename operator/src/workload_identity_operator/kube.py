@@ -6,8 +6,10 @@ import ssl
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import kopf
@@ -158,9 +160,23 @@ def _bearer_from(path: Path) -> aiohttp.ClientMiddlewareType:
 class KubeApi:
     """The calls: what the operator reads and follows, and the few objects that it writes."""
 
-    def __init__(self, server: str, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        server: str,
+        session: aiohttp.ClientSession,
+        on_answer: Callable[[str, str, int], None] = lambda *_: None,
+    ) -> None:
+        """Start without a call.
+
+        Args:
+            server: Base URL.
+            session: Carries our credentials.
+            on_answer: Told host and port, HTTP method and HTTP status of each request; 0 when there was
+                no answer.
+        """
         self._server = server.rstrip("/")
         self._session = session
+        self._on_answer = partial(on_answer, urlsplit(server).netloc)
 
     async def version(self) -> str:
         """Return the API server's `gitVersion`; "" when it tells none.
@@ -406,8 +422,11 @@ class KubeApi:
     async def _lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
         """Yield the lines of an answer that comes little by little, however long they are."""
         patience = aiohttp.ClientTimeout(sock_connect=30, sock_read=_WATCH + 60)
+        answered = False
         try:
             async with self._session.get(self._server + path, params=query, timeout=patience) as response:
+                answered = True
+                self._on_answer("GET", response.status)
                 if response.status >= 400:  # noqa: PLR2004 - client and server errors
                     raise ApiError(f"watch {path}: {response.status} {response.reason}", response.status)
                 rest = b""
@@ -416,6 +435,8 @@ class KubeApi:
                     for line in lines:
                         yield line
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if not answered:
+                self._on_answer("GET", 0)
             raise ApiError(f"watch {path}: {str(error) or type(error).__name__}") from error
 
     async def _call(
@@ -439,8 +460,10 @@ class KubeApi:
             ) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._on_answer(method, 0)
             reason = str(error) or type(error).__name__
             raise ApiError(f"{method} {path}: no answer from {self._server}: {reason}") from error
+        self._on_answer(method, response.status)
         try:
             found = json.loads(answer)
         except ValueError as error:

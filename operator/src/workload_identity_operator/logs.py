@@ -1,4 +1,4 @@
-"""JSON lines on stderr: level, timestamp, logger, message, then what the line is about."""
+"""JSON lines on stderr: level, timestamp, logger, caller, message, then what the line is about."""
 
 import json
 import logging
@@ -25,14 +25,20 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
             "logger": record.name,
+            "caller": f"{record.filename}:{record.lineno}",
             "message": record.getMessage(),
         }
-        line |= {
-            k: v for k, v in vars(record).items() if k not in _STANDARD and isinstance(v, str | int | float)
-        }
+        line |= {k: v for k, v in vars(record).items() if k not in _STANDARD and _is_plain(v)}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a member says something by itself; libraries attach whole objects to their records."""
+    if isinstance(value, list):
+        return all(isinstance(item, str) for item in value)
+    return isinstance(value, str | int | float)
 
 
 def start_logging(level: str) -> None:

@@ -20,6 +20,7 @@ from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.compiling import compile_identities, status_of
 from workload_identity_operator.following import FORBIDDEN, NOT_FOUND, RETRY_AFTER, follow
 from workload_identity_operator.kube import FIELD_MANAGER, ApiError, KubeApi
+from workload_identity_operator.metrics import Tables
 from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json, is_object_name
 
@@ -68,6 +69,7 @@ class PodWirings:
         self._wake = asyncio.Event()
         self._complete = asyncio.Event()
         self._served = asyncio.Event()
+        self._known = False
         self._said = ""
         self._faults: dict[str, int] = {}
         self._others: dict[str, float] = {}
@@ -81,6 +83,13 @@ class PodWirings:
         """Take that the table, or the PodWiring, of a namespace has changed."""
         self._changed.add(namespace)
         self._wake.set()
+
+    def state(self) -> Tables | None:
+        """Return how they are; None until that is known, and where there is no such resource."""
+        if not self._known:
+            return None
+        left_out = sum(held.status.get("leftOut") or 0 for held in self._stored.values())
+        return Tables(self._served.is_set(), len(self._stored), len(self._faults), left_out)
 
     async def run(self) -> None:
         """Keep them for ever."""
@@ -99,6 +108,7 @@ class PodWirings:
                 suspects = {*self._stored, *found, *self._accounts.namespaces()}
                 self._stored = found
                 self._served.set()
+                self._known = True
                 self._say("PodWirings are kept")
                 for namespace in suspects:
                     self.changed(namespace)
@@ -107,6 +117,7 @@ class PodWirings:
 
     def _lose(self, error: ApiError) -> None:
         self._served.clear()
+        self._known = error.status != NOT_FOUND
         if error.status == NOT_FOUND:
             self._say("PodWirings are not installed: every pod is wired by the webhook", logging.WARNING)
         else:

@@ -56,6 +56,7 @@ class Review:
         subresource: "" for the object itself.
         kind: Kind of the object, "Deployment.apps" where it has a group; "" when not told.
         pod: What is created, as sent; None when there is none.
+        dry_run: Whether the object will not be stored, whatever the answer.
     """
 
     api_version: str
@@ -65,6 +66,7 @@ class Review:
     subresource: str
     kind: str
     pod: object
+    dry_run: bool = False
 
 
 def read_review(body: bytes) -> Review:
@@ -97,6 +99,7 @@ def read_review(body: bytes) -> Review:
             subresource=text(request, "subResource", "request"),
             kind=_kind_of(mapping(request.get("kind"), "request.kind"), pod),
             pod=pod,
+            dry_run=request.get("dryRun") is True,
         )
     except PodRefused as refusal:
         raise NoReview(str(refusal)) from refusal

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import signal
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -45,13 +46,13 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
     """
     health, metrics = Health(), Metrics()
     async with cluster.open(aiohttp.ClientResponse) as session:
-        api = KubeApi(cluster.server, session)
+        api = KubeApi(cluster.server, session, metrics.asked)
         accounts = Accounts(api.service_account, metrics.looked_up)
         wirings = PodWirings(api, accounts, settings)
         ours = settings.webhook_configuration
         unlabelled = Unlabelled(api, accounts, ours)
         peer = Peer(api, ours, lambda present: metrics.peer_is(present=present))
-        metrics.watch(lambda: len(accounts), lambda: health.ready)
+        metrics.watch(lambda: len(accounts), health.conditions, lambda: health.ready, wirings.state)
 
         def take_change(namespace: str) -> None:
             wirings.changed(namespace)
@@ -90,13 +91,13 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
 
         def load(leaf: bytes, key: bytes) -> None:
             server.load(leaf, key)
-            metrics.certificate_ends(certificates.expiry_of(leaf).timestamp())
+            metrics.certificate_loaded(certificates.expiry_of(leaf).timestamp())
 
         async with probes(settings.health, settings.metrics, health, metrics) as addresses:
             _log.info("starting", extra={name: f"http://{where}" for name, where in addresses.items()})
             async with asyncio.TaskGroup() as duties:
                 tasks = [
-                    duties.create_task(_keep_table(accounts, api, health, filled)),
+                    duties.create_task(_keep_table(accounts, api, health, metrics, filled)),
                     duties.create_task(begin()),
                     duties.create_task(wirings.run()),
                     duties.create_task(unlabelled.run()),
@@ -111,7 +112,7 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
                         )
                     ),
                     duties.create_task(upgrades.follow(api, health, take_version)),
-                    duties.create_task(_keep_certificate(api, settings, health, load)),
+                    duties.create_task(_keep_certificate(api, settings, health, metrics, load)),
                 ]
 
                 def rest() -> None:
@@ -157,7 +158,9 @@ async def _watch(
         signals.cancel()
 
 
-async def _keep_table(accounts: Accounts, api: KubeApi, health: Health, filled: asyncio.Event) -> None:
+async def _keep_table(
+    accounts: Accounts, api: KubeApi, health: Health, metrics: Metrics, filled: asyncio.Event
+) -> None:
     """List all ServiceAccounts: at start, which sets `filled`, and now and then.
 
     kopf does not say when its own first listing is through, nor what was deleted while its watch was away.
@@ -167,6 +170,7 @@ async def _keep_table(accounts: Accounts, api: KubeApi, health: Health, filled: 
         pause = random.uniform(_LIST_EVERY / 2, _LIST_EVERY)  # noqa: S311 - so that replicas take turns
         try:
             await accounts.fill(api.service_accounts())
+            metrics.listed(time.time())
             told = ""
         except ApiError as error:
             if str(error) != told:
@@ -182,7 +186,11 @@ async def _keep_table(accounts: Accounts, api: KubeApi, health: Health, filled: 
 
 
 async def _keep_certificate(
-    api: KubeApi, settings: Settings, health: Health, load: Callable[[bytes, bytes], None]
+    api: KubeApi,
+    settings: Settings,
+    health: Health,
+    metrics: Metrics,
+    load: Callable[[bytes, bytes], None],
 ) -> None:
     """Keep the certificate: ours and the caBundle, or the files that someone else keeps."""
     folder = settings.certificate_folder
@@ -198,5 +206,6 @@ async def _keep_certificate(
                 load(*found)
                 loaded = found
         except (OSError, ValueError) as error:  # half-written: the pair that is served stays
+            metrics.certificate_unreadable()
             _log.warning("the certificate in %s cannot be used: %s", folder, error)
         await asyncio.sleep(_LOOK_AT_FILES_EVERY)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import socket
 import ssl
 import tempfile
@@ -19,13 +20,14 @@ from workload_identity_operator import contract, http1, reviews
 from workload_identity_operator.admission import Answer
 from workload_identity_operator.health import Health
 from workload_identity_operator.http1 import Request, Response
-from workload_identity_operator.metrics import Metrics
+from workload_identity_operator.identity import is_guid
+from workload_identity_operator.metrics import PATHS, Metrics
 from workload_identity_operator.reviews import NoReview, Review
 from workload_identity_operator.settings import Address
 
 _log = logging.getLogger(__name__)
 
-_PATHS: Final = (contract.WEBHOOK_PATH, contract.WEBHOOK_PATH + contract.UNLABELLED_PATH)
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LONGEST_LOGGED: Final = 500
 """Characters; a name has 253 at most."""
 
@@ -84,8 +86,8 @@ class AdmissionServer:
             yield kopf.WebhookClientConfig(url=f"https://{self.address}{contract.WEBHOOK_PATH}")
             await asyncio.Event().wait()
 
-    def _refuse(self, status: int, message: str, peer: str = "") -> Response:
-        self._metrics.unreadable()
+    def _refuse(self, status: int, message: str, peer: str = "", path: str = "") -> Response:
+        self._metrics.unreadable(path, status)
         _log.info("a request was no review", extra={"reason": message, "peer": peer})
         return Response(status, reviews.unreadable(status, message))
 
@@ -95,30 +97,44 @@ class AdmissionServer:
             _check(request)
             review = reviews.read_review(request.body)
         except NoReview as fault:
-            return self._refuse(fault.status, str(fault), request.peer)
+            return self._refuse(fault.status, str(fault), request.peer, request.path)
+        self._metrics.begun(request.path)
         try:
             answer = await self._admit(review, request.path == contract.WEBHOOK_PATH)
         except Exception:  # noqa: BLE001 - one review's failure is answered, the server lives on
+            self._metrics.panicked()
             _log.exception("a review failed", extra={"namespace": review.namespace})
             answer = Answer(reviews.denied(review, 500, "internal error, see the operator's log"), "failed")
-        self._metrics.reviewed(review.namespace, answer.outcome, perf_counter() - started)
+        finally:
+            self._metrics.ended(request.path)
+        self._metrics.reviewed(request.path, review.namespace, answer.outcome, perf_counter() - started)
         if _log.isEnabledFor(logging.INFO) and (answer.reason or _log.isEnabledFor(logging.DEBUG)):
-            about = {
-                "pod": answer.pod,
-                "namespace": review.namespace,
-                "service-account": answer.account,
-                "reason": answer.reason,
-                "uid": review.uid,
-            }
-            # Whoever reaches the port chooses them, and how long they are.
-            about = {key: value[:_LONGEST_LOGGED] for key, value in about.items()}
-            _log.log(logging.INFO if answer.reason else logging.DEBUG, "pod %s", answer.outcome, extra=about)
+            level = logging.INFO if answer.reason else logging.DEBUG
+            _log.log(level, "pod %s", answer.outcome, extra=_audit(review, answer))
         return Response(200, answer.body)
+
+
+def _audit(review: Review, answer: Answer) -> Mapping[str, object]:
+    """Return what the log says of an answered review: whose pod it is, and what it was given."""
+    about = {
+        "pod": answer.pod,
+        "namespace": review.namespace,
+        "service-account": answer.account,
+        # A key that somebody took for a client id is not for the log.
+        "client-id": answer.client_id if is_guid(answer.client_id) else "",
+        "reason": answer.reason,
+        "uid": review.uid,
+    }
+    # Whoever reaches the port chooses them, and how long they are.
+    told: dict[str, object] = {key: value[:_LONGEST_LOGGED] for key, value in about.items()}
+    # What a warning quotes, its reader has written; likewise not for the log.
+    warnings = [_QUOTED.sub('"…"', warning) for warning in answer.warnings[: contract.MOST_WARNINGS]]
+    return told | {"engine": "webhook", "dry-run": review.dry_run, "warnings": warnings}
 
 
 def _check(request: Request) -> None:
     """Raise NoReview for what is no review's request by path, method or content type."""
-    if request.path not in _PATHS:
+    if request.path not in PATHS:
         raise NoReview(f"wanted {contract.WEBHOOK_PATH}, found {request.path[:64]!r}", 404)
     if request.method != "POST":
         raise NoReview(f"wanted POST, found {request.method[:16]}", 405)

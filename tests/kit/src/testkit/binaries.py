@@ -1,4 +1,4 @@
-"""The programs of a Kubernetes control plane, found or built.
+"""The programs of a Kubernetes control plane, and what judges a chart's alerts, found or built.
 
 Looked for in this order: the folder `KUBEBUILDER_ASSETS` names (those it has), our cache
 (`${XDG_CACHE_HOME:-~/.cache}/workload-identity-operator/bin/<name>-<version>`), and else built once
@@ -47,6 +47,8 @@ class Program:
     module: Module
     package: str
     cold: float
+    tags: str = ""
+    """Go's build tags, which leave out what we never use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ KUBERNETES: Final = Module(
 )
 ETCD: Final = Module("go.etcd.io/etcd/server/v3", "v3.7.3")
 HELM: Final = Module("helm.sh/helm/v4", "v4.3.1")
+PROMETHEUS: Final = Module("github.com/prometheus/prometheus", "v0.316.0")
 
 PROGRAMS: Final = {
     program.name: program
@@ -76,8 +79,12 @@ PROGRAMS: Final = {
         Program("kubectl", KUBERNETES, "k8s.io/kubernetes/cmd/kubectl", 16),
         Program("etcd", ETCD, "go.etcd.io/etcd/server/v3", 30),
         Program("helm", HELM, "helm.sh/helm/v4/cmd/helm", 180),
+        # Judges alerts and metrics; without the clouds in which Prometheus looks for what to scrape.
+        Program("promtool", PROMETHEUS, f"{PROMETHEUS.path}/cmd/promtool", 130, tags="remove_all_sd"),
     )
 }
+CONTROL_PLANE: Final = tuple(name for name in PROGRAMS if name != "promtool")
+"""What a cluster needs, and nobody who only wants to look at one should wait for more."""
 _WIDTH: Final = max(map(len, PROGRAMS))
 
 
@@ -150,7 +157,16 @@ def _build(program: Program, folder: Path) -> Binary:
         with long_step(title, program.cold * 2 / (os.cpu_count() or 1)) as tick:
             place = _workspace(module, folder, env)
             linked = " ".join(["-s", "-w", *(f"-X {stamp}" for stamp in module.stamps)])
-            flags = ["-mod=mod", "-trimpath", "-ldflags", linked, "-o", str(unfinished)]
+            flags = [
+                "-mod=mod",
+                "-trimpath",
+                "-tags",
+                program.tags,
+                "-ldflags",
+                linked,
+                "-o",
+                str(unfinished),
+            ]
             command = ["go", "build", *flags, program.package]
             with running(command, log=place / "go.log", env=env, cwd=place, grace=0) as go:
                 while go.status is None:

@@ -5,7 +5,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from testkit.binaries import BinariesMissing, provide
+from testkit.binaries import CONTROL_PLANE, BinariesMissing, provide
 from testkit.console import StepFailed, console, step
 from testkit.control_plane import ControlPlane
 from testkit.processes import ProcessFailed, leave_on_signals
@@ -15,7 +15,7 @@ def main() -> int:
     """Run until a signal ends it with status 0; end with 1 if the control plane does not last so long."""
     leave_on_signals()
     try:
-        provide()
+        provide(CONTROL_PLANE)
         with ExitStack() as stack:
             with step("Starting the control plane") as taken:
                 plane = stack.enter_context(ControlPlane(controllers=True))

@@ -25,7 +25,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from testkit.as_pod import SAMPLE
-from testkit.binaries import BinariesMissing, provide
+from testkit.binaries import CONTROL_PLANE, BinariesMissing, provide
 from testkit.console import StepFailed, console, duration, step
 from testkit.control_plane import ControlPlane
 from testkit.entra import EntraStandIn
@@ -280,7 +280,7 @@ def perform() -> None:
     """Play, then end everything. Ends with status 1 when a step failed."""
     started = time.monotonic()
     with _failure_told(started):
-        provide()
+        provide(CONTROL_PLANE)
         with ExitStack() as stack:
             play(stack)
     _close("passed", started)
@@ -331,7 +331,7 @@ def keep_running(verdict: int) -> None:
     leave_on_signals()
     started = time.monotonic()
     with _failure_told(started):
-        provide()
+        provide(CONTROL_PLANE)
         with ExitStack() as stack:
             stage = play(stack)
             _close("passed", started)
