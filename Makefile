@@ -7,14 +7,15 @@ RUN := $(UV) run --locked --quiet
 KIT := $(RUN) python -m testkit
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo stop cluster test soak bench check format manifests clean
+.PHONY: help setup demo stop cluster node test e2e soak bench check format manifests clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(UV) ## Install what the project needs into .venv, build the control plane's binaries once
+setup: $(UV) ## Install what the project needs into .venv, build Kubernetes' binaries once; as root also what a node needs
 	$(UV) sync --locked
 	$(KIT).binaries
+	$(KIT).node --prepare
 
 demo: $(UV) ## The whole way, from an annotated ServiceAccount to an access token (KEEP=1: leave it running)
 	@$(KIT).demo $(if $(KEEP),--keep)
@@ -25,10 +26,22 @@ stop: $(UV) ## End what `make demo KEEP=1` left running
 cluster: $(UV) ## Keep a control plane running until Ctrl-C and print its KUBECONFIG
 	@$(KIT).cluster
 
+node: $(UV) ## Keep a node running, on which pods run, until Ctrl-C and print its KUBECONFIG (needs root)
+	@$(KIT).node
+
 test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).binaries
 	$(KIT).azurite
+	$(KIT).node --prepare
 	$(RUN) pytest $(ARGS)
+
+e2e: $(UV) ## Test with pods that run (needs root; TIMES=10: so often, each time on a new node; ARGS as above)
+	$(KIT).binaries
+	$(KIT).azurite
+	$(KIT).node --prepare --wanted
+	@set -e; for number in $$(seq $(or $(TIMES),1)); do \
+		echo "e2e, run $$number of $(or $(TIMES),1)"; $(RUN) pytest tests/node $(ARGS); \
+	done
 
 soak: $(UV) ## Show the great claims at their whole size: 1,000 pods, 10,000 cases, 100,000 hostile reviews (an hour)
 	$(KIT).binaries

@@ -68,6 +68,7 @@ KUBERNETES: Final = Module(
     (f"{_VERSION}.gitVersion=v1.36.3", f"{_VERSION}.gitMajor=1", f"{_VERSION}.gitMinor=36"),
 )
 ETCD: Final = Module("go.etcd.io/etcd/server/v3", "v3.7.3")
+COREDNS: Final = Module("github.com/coredns/coredns", "v1.15.0")
 HELM: Final = Module("helm.sh/helm/v4", "v4.3.1")
 PROMETHEUS: Final = Module("github.com/prometheus/prometheus", "v0.316.0")
 
@@ -85,7 +86,18 @@ PROGRAMS: Final = {
 }
 CONTROL_PLANE: Final = tuple(name for name in PROGRAMS if name != "promtool")
 """What a cluster needs, and nobody who only wants to look at one should wait for more."""
-_WIDTH: Final = max(map(len, PROGRAMS))
+NODE_PROGRAMS: Final = {
+    program.name: program
+    for program in (
+        Program("kubelet", KUBERNETES, "k8s.io/kubernetes/cmd/kubelet", 60),
+        Program("kube-scheduler", KUBERNETES, "k8s.io/kubernetes/cmd/kube-scheduler", 20),
+        Program("kube-proxy", KUBERNETES, "k8s.io/kubernetes/cmd/kube-proxy", 20),
+        Program("coredns", COREDNS, "github.com/coredns/coredns", 104),
+    )
+}
+"""What a node needs besides, where there is one: `testkit.node`."""
+_ALL: Final = PROGRAMS | NODE_PROGRAMS
+_WIDTH: Final = max(map(len, _ALL))
 
 
 def provide(names: Iterable[str] = PROGRAMS) -> dict[str, Binary]:
@@ -94,12 +106,12 @@ def provide(names: Iterable[str] = PROGRAMS) -> dict[str, Binary]:
     Raises:
         BinariesMissing: One is nowhere and cannot be built.
     """
-    found = {name: find(PROGRAMS[name]) for name in names}
+    found = {name: find(_ALL[name]) for name in names}
     if all(found.values()):
         return {name: binary for name, binary in found.items() if binary}
     with alone(cache()), throwaway_folder() as folder:
         # Somebody else may have built them while we waited.
-        return {name: find(PROGRAMS[name]) or _build(PROGRAMS[name], folder) for name in found}
+        return {name: find(_ALL[name]) or _build(_ALL[name], folder) for name in found}
 
 
 def find(program: Program) -> Binary | None:

@@ -50,31 +50,39 @@ def etcd_url(folder: Path) -> str:
 
 def api_server(program: Path, folder: Path, port: int, extra: Sequence[str]) -> list[str]:
     """Return how to run kube-apiserver on a port that is reserved with SO_REUSEPORT."""
-    pki, server = folder / "pki", f"https://127.0.0.1:{port}"
+    server = f"https://127.0.0.1:{port}"
     return [
         str(program),
-        f"--etcd-servers={etcd_url(folder)}",
+        *kept_small(folder),
         "--bind-address=127.0.0.1",
         "--advertise-address=127.0.0.1",
         f"--secure-port={port}",
         "--permit-port-sharing",  # with the socket that reserves the port
+        f"--service-account-issuer={server}",
+        f"--service-account-jwks-uri={server}/openid/v1/jwks",
+        "--service-cluster-ip-range=10.0.0.0/24",
+        "--authorization-mode=RBAC",
+        "--endpoint-reconciler-type=none",  # a loopback address is no endpoint
+        *extra,
+    ]
+
+
+def kept_small(folder: Path) -> list[str]:
+    """Return what any kube-apiserver of ours is told: its store, its keys, and to take on what tests ask."""
+    pki = folder / "pki"
+    return [
+        f"--etcd-servers={etcd_url(folder)}",
         f"--tls-cert-file={pki}/server.crt",
         f"--tls-private-key-file={pki}/server.key",
         f"--client-ca-file={pki}/ca.crt",
-        f"--service-account-issuer={server}",
-        f"--service-account-jwks-uri={server}/openid/v1/jwks",
         f"--service-account-key-file={pki}/service-accounts.key",
         f"--service-account-signing-key-file={pki}/service-accounts.key",
-        "--service-cluster-ip-range=10.0.0.0/24",
-        "--authorization-mode=RBAC",
         "--allow-privileged",
-        "--endpoint-reconciler-type=none",  # a loopback address is no endpoint
         # Tests want answers, not fairness; the defaults would throttle the big ones.
         "--enable-priority-and-fairness=false",
         "--max-requests-inflight=2000",
         "--max-mutating-requests-inflight=1000",
         "--profiling=false",
-        *extra,
     ]
 
 

@@ -14,10 +14,6 @@ from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, Self
 
-import trustme
-import yaml
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from kubernetes.client import (
     ApiClient,
     Configuration,
@@ -32,6 +28,7 @@ from kubernetes.config import load_kube_config
 from testkit import components
 from testkit.binaries import Binary, provide
 from testkit.folders import throwaway_folder
+from testkit.pki import Party, certificate, write_kubeconfig, write_pki
 from testkit.processes import Child, output_of, running
 
 NAMED_KUBECONFIG = "TESTKIT_KUBECONFIG"
@@ -40,6 +37,11 @@ START_WITHIN = 60
 """Seconds; it takes 3 on two cores with nothing else to do."""
 TOKEN_LIFETIME = 24 * 3600
 """Seconds that the credentials of `kubeconfig_for` last."""
+PARTIES = {
+    "server": Party(("127.0.0.1", "localhost")),
+    "admin": Party(("admin",), "admin", "system:masters"),
+    "controllers": Party(("controllers",), "system:kube-controller-manager"),
+}
 
 
 class ClusterUnusable(RuntimeError):  # noqa: N818 - it reads as what is wrong
@@ -73,19 +75,34 @@ class ControlPlane:
 
     _client: ApiClient
 
-    def __init__(self, *, controllers: bool = False, apiserver_args: Sequence[str] = ()) -> None:
-        """Choose what is started; `apiserver_args` are added to kube-apiserver's command line."""
+    def __init__(
+        self,
+        *,
+        controllers: bool = False,
+        apiserver_args: Sequence[str] = (),
+        kubeconfig: Path | None = None,
+        parts: Sequence[Child] = (),
+    ) -> None:
+        """Choose what is started, or what is used instead.
+
+        Args:
+            controllers: Whether kube-controller-manager runs.
+            apiserver_args: What is added to kube-apiserver's command line.
+            kubeconfig: Start nothing: use this kubeconfig's cluster.
+            parts: The processes that cluster consists of, where they are ours.
+        """
         self._controllers = controllers
         self._apiserver_args = tuple(apiserver_args)
+        self._kubeconfig = kubeconfig or os.environ.get(NAMED_KUBECONFIG)
         self._open = ExitStack()
-        self._children: list[Child] = []
+        self._children: list[Child] = list(parts)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.folder = stack.enter_context(throwaway_folder())
             self.kubeconfig = self.folder / "kubeconfig"
-            if named := os.environ.get(NAMED_KUBECONFIG):
-                self._use(stack, Path(named))
+            if self._kubeconfig:
+                self._use(stack, Path(self._kubeconfig))
             else:
                 self._start(stack)
             self._open = stack.pop_all()
@@ -140,12 +157,18 @@ class ControlPlane:
                 name, V1ServiceAccount(metadata=V1ObjectMeta(name="default"))
             )
 
+    def publish_discovery(self) -> None:
+        """Let everybody see the issuer's keys: a token service asks for them without credentials."""
+        role = "system:service-account-issuer-discovery"
+        whom = [f"--clusterrole={role}", "--group=system:unauthenticated"]
+        self.kubectl("create", "clusterrolebinding", f"{role}:anonymous", *whom)
+
     def kubeconfig_for(self, service_account: str, namespace: str) -> Path:
         """Write a kubeconfig with a ServiceAccount's own token, good for a day, and return its path."""
         lifetime = f"--duration={TOKEN_LIFETIME}s"
         token = self.kubectl("create", "token", service_account, "--namespace", namespace, lifetime)
         path = self.folder / f"kubeconfig-{namespace}-{service_account}"
-        _write_kubeconfig(path, self.server, self.ca_file, {"token": token.strip()})
+        write_kubeconfig(path, self.server, self.ca_file, {"token": token.strip()})
         return path
 
     def pid_of(self, program: str) -> int:
@@ -183,11 +206,12 @@ class ControlPlane:
         controllers = ("kube-controller-manager",) if self._controllers else ()
         binaries = provide(("etcd", "kube-apiserver", *controllers, "kubectl", "helm"))
         self._link(binaries)
-        _write_pki(self.folder / "pki")
+        write_pki(self.folder / "pki", PARTIES)
         self.ca_file = self.folder / "pki" / "ca.crt"
         port = stack.enter_context(_reserved_port())
         self.server = self.issuer = f"https://127.0.0.1:{port}"
-        _write_kubeconfig(self.kubeconfig, self.server, self.ca_file, self._certificate("admin"))
+        admin = certificate(self.folder / "pki", "admin")
+        write_kubeconfig(self.kubeconfig, self.server, self.ca_file, admin)
 
         self._connect(stack, no_proxy="127.0.0.1")  # what HTTPS_PROXY names cannot reach our loopback
 
@@ -198,11 +222,12 @@ class ControlPlane:
         )
         tls = ssl.create_default_context(cafile=self.ca_file)
         tls.load_cert_chain(self.folder / "pki" / "admin.crt", self.folder / "pki" / "admin.key")
-        api_server.wait_until(partial(_answers_ready, port, tls), within=START_WITHIN)
-        self._publish_discovery()
+        api_server.wait_until(partial(answers_ready, port, tls), within=START_WITHIN)
+        self.publish_discovery()
         if self._controllers:
             kubeconfig = self.folder / "kubeconfig-controllers"
-            _write_kubeconfig(kubeconfig, self.server, self.ca_file, self._certificate("controllers"))
+            user = certificate(self.folder / "pki", "controllers")
+            write_kubeconfig(kubeconfig, self.server, self.ca_file, user)
             program = binaries["kube-controller-manager"].path
             child = self._run_child(stack, components.controller_manager(program, self.folder, kubeconfig))
             child.wait_until(self._has_default_account, within=START_WITHIN)
@@ -214,21 +239,11 @@ class ControlPlane:
         self._children.append(child)
         return child
 
-    def _certificate(self, user: str) -> dict[str, str]:
-        pki = self.folder / "pki"
-        return {"client-certificate": f"{pki}/{user}.crt", "client-key": f"{pki}/{user}.key"}
-
     def _link(self, binaries: Mapping[str, Binary]) -> None:
         """Have kubectl and helm in a folder under their own names, for PATH."""
         (self.folder / "bin").mkdir()
         for name in ("kubectl", "helm"):
             (self.folder / "bin" / name).symlink_to(binaries[name].path)
-
-    def _publish_discovery(self) -> None:
-        """Let everybody see the issuer's keys: a token service asks for them without credentials."""
-        role = "system:service-account-issuer-discovery"
-        whom = [f"--clusterrole={role}", "--group=system:unauthenticated"]
-        self.kubectl("create", "clusterrolebinding", f"{role}:anonymous", *whom)
 
     def _has_default_account(self) -> bool:
         with suppress(NotFoundException):
@@ -272,46 +287,11 @@ def _reserved_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-def _answers_ready(port: int, tls: ssl.SSLContext) -> bool:
+def answers_ready(port: int, tls: ssl.SSLContext) -> bool:
+    """Whether an API server on this port of loopback says that it is ready."""
     with closing(HTTPSConnection("127.0.0.1", port, context=tls, timeout=5)) as connection:
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == HTTPStatus.OK
         except (OSError, HTTPException):
             return False
-
-
-def _write_kubeconfig(path: Path, server: str, ca_file: Path, user: Mapping[str, str]) -> None:
-    name = "testkit"
-    content: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority": str(ca_file)}}],
-        "users": [{"name": name, "user": dict(user)}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-        "current-context": name,
-    }
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-
-
-def _write_pki(folder: Path) -> None:
-    """Write an authority, a server certificate, two users, and the key that signs ServiceAccount tokens."""
-    folder.mkdir()
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.crt")
-    issue = authority.issue_cert
-    certificates = {
-        "server": issue("127.0.0.1", "localhost"),
-        # Who a user is tells the subject; without an alternative name Go refuses trustme's certificates.
-        "admin": issue("admin", common_name="admin", organization_name="system:masters"),
-        "controllers": issue("controllers", common_name="system:kube-controller-manager"),
-    }
-    for name, certificate in certificates.items():
-        certificate.private_key_pem.write_to_path(folder / f"{name}.key")
-        certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.crt")
-    # RSA: a cluster that federates with Entra signs RS256.
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "service-accounts.key").write_bytes(key)

@@ -87,6 +87,7 @@ def running(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     grace: float = 10,
+    name: str | None = None,
 ) -> Iterator[Child]:
     """Run a program until the context is left.
 
@@ -96,10 +97,11 @@ def running(
         env: Its whole environment; ours when None.
         cwd: Its working directory; ours when None.
         grace: Seconds between the polite end and the forced one; 0 for programs with nothing to save.
+        name: What people call it, where that is not the command's first word.
     """
     with log.open("ab") as output:
         popen = _spawn(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd)
-    child = Child(popen, Path(command[0]).name, log)
+    child = Child(popen, name or Path(command[0]).name, log)
     try:
         yield child
     finally:
