@@ -17,7 +17,7 @@ from kubernetes.client import CoreV1Api
 from kubernetes.client.exceptions import NotFoundException
 
 from testkit import components as control
-from testkit.binaries import NODE_PROGRAMS, Binary, provide
+from testkit.binaries import CONTROL_PLANE, NODE_PROGRAMS, Binary, provide
 from testkit.control_plane import ControlPlane, answers_ready
 from testkit.folders import throwaway_folder
 from testkit.node import components, pause, requirements
@@ -25,7 +25,7 @@ from testkit.node.cgroups import filesystem, swept
 from testkit.pki import certificate, write_kubeconfig, write_pki
 from testkit.processes import Child, finish, output_of, running
 
-PROGRAMS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "helm", *NODE_PROGRAMS)
+PROGRAMS: Final = (*CONTROL_PLANE, *NODE_PROGRAMS)
 START_WITHIN: Final = 120
 """Seconds for each part; all together take seven on two cores with nothing else to do."""
 BOX: Final = Path(__file__).with_name("box.py")
