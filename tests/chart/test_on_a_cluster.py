@@ -108,6 +108,44 @@ MATRIX: dict[str, Values] = {
             "azureKubernetesTokenProxy": "https://kubernetes.default.svc",
         },
     },
+    "network": {
+        "networkPolicy": {
+            "enabled": True,
+            "webhookFrom": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
+            "metricsFrom": [
+                {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+                    "podSelector": {"matchLabels": {"app": "prometheus"}},
+                }
+            ],
+            "apiServerTo": [{"ipBlock": {"cidr": "fd00::1/128"}}],
+            "apiServerPorts": [6443],
+        },
+        "service": {"annotations": {"a": "b"}},
+        "dnsPolicy": "None",
+        "dnsConfig": {"nameservers": ["10.0.0.10"], "options": [{"name": "ndots", "value": "1"}]},
+        "runtimeClassName": "gvisor",
+    },
+    "open network": {"networkPolicy": {"enabled": True, "metricsFrom": []}},
+    "network of the node": {"hostNetwork": True, "service": {"targetPort": 10250}},
+    "legacy path": {"legacyTokenPath": True, "proxySidecar": {"image": "a/b:1", "initImage": "a/c@sha256:0"}},
+    "certificate of another": {"certificateSecret": "azure-wi-webhook-server-cert"},
+    "more objects": {
+        "extraObjects": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "{{ .Release.Name }}-more", "namespace": "{{ .Release.Namespace }}"},
+                "data": {"audience": '{{ include "workload-identity-operator.audience" . }}'},
+            },
+            {
+                "apiVersion": "scheduling.k8s.io/v1",
+                "kind": "PriorityClass",
+                "metadata": {"name": "more"},
+                "value": 1000,
+            },
+        ],
+    },
     "account of somebody else": {"serviceAccount": {"create": False, "name": "theirs"}},
     "account": {"serviceAccount": {"name": "ours", "annotations": {"a": "b"}}},
     "no hooks": {"preStopSleepSeconds": 0, "minReadySeconds": 0, "revisionHistoryLimit": 0},
@@ -142,7 +180,7 @@ def test_a_misspelt_security_context_is_refused(control_plane: ControlPlane, nam
 def restricted(control_plane: ControlPlane, namespace: str) -> str:
     """Return a namespace that refuses pods which are not `restricted`, with the operator's account."""
     control_plane.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-    for account in ("workload-identity-operator", "theirs", "ours"):
+    for account in ("workload-identity-operator", "workload-identity-operator-test", "theirs", "ours"):
         control_plane.kubectl("create", "serviceaccount", account, f"--namespace={namespace}")
     return namespace
 
@@ -156,11 +194,13 @@ def own_pod(objects: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("case", ["default", "extras", "ports", "image", "scheduling", "account"])
 def test_pods_are_restricted(control_plane: ControlPlane, restricted: str, render: Render, case: str) -> None:
-    """Pod Security `restricted` lets our own pods in, whatever is added to them by values."""
-    pod = own_pod(render(MATRIX[case]))
+    """Pod Security `restricted` lets our own pods in, whatever values add to them, and that of `helm test`."""
+    objects = render(MATRIX[case], namespace=restricted)
 
     where = (f"--namespace={restricted}", "--dry-run=server", "--filename=-", "--output=name")
-    assert control_plane.kubectl("create", *where, given=pod) == "pod/pod\n"
+    assert control_plane.kubectl("create", *where, given=own_pod(objects)) == "pod/pod\n"
+    told = control_plane.kubectl("create", *where, given=json.dumps(objects["test Pod"]))
+    assert told == "pod/workload-identity-operator-test\n"
 
 
 def test_pods_that_are_not_restricted_would_be_refused(

@@ -19,6 +19,8 @@ from workload_identity_operator.settings import DEFAULT_NAMESPACE, Flags, Settin
 Render = Callable[..., dict[str, Any]]
 Values = dict[str, Any]
 
+ALL: Values = {"engine": "policy", "guard": True, "networkPolicy": {"enabled": True}}
+"""What brings every object that the chart can make."""
 TERM = {"key": "a", "operator": "Exists"}
 OUTSIDE = {"webhook": {"url": "https://127.0.0.1:9443"}}
 
@@ -72,11 +74,11 @@ def test_belongs_to_its_operator() -> None:
 
 
 def test_an_object_for_each_file(render: Render) -> None:
-    """Each template makes one object and is named after its kind."""
-    files = {path.stem for path in (CHART / "templates").glob("*.yaml")}
+    """Each template makes one object and is named after its kind; with all turned on none is left out."""
+    files = {path.stem for path in (CHART / "templates").glob("*.yaml")} - {"extraobjects"}
 
-    kinds = {kind.removeprefix("declared ") for kind in render({"engine": "policy"})}
-    assert {kind.lower() for kind in kinds} == files
+    found = {"-".join(reversed(name.lower().split(" "))) for name in render(ALL)}
+    assert found == files
 
 
 def test_what_is_kept_is_what_is_installed(render: Render) -> None:
@@ -91,7 +93,7 @@ def test_what_is_kept_is_what_is_installed(render: Render) -> None:
 
     declared = {kind: json.loads(text) for kind, text in objects["declared ConfigMap"]["data"].items()}
     assert declared == {kind: objects[kind] for kind in KINDS}
-    assert not [kind for kind in render({"engine": "webhook"}) if kind.startswith("declared")]
+    assert not [name for name in render({"engine": "webhook"}) if name.startswith("declared ")]
 
 
 def test_objects_are_named_after_the_release(render: Render) -> None:
@@ -545,6 +547,9 @@ OTHERS: dict[str, Any] = {
     f"{CTE}.azureKubernetesCAConfigMapName": "a",
     f"{CTE}.azureKubernetesCACTBSignerName": "c/d",
     f"{CTE}.azureKubernetesCACTBLabelSelector": "{}",
+    "proxySidecar.image": "a",
+    "proxySidecar.initImage": "a",
+    "legacyTokenPath": True,
     "engine": "policy",
     "selection": "label",
     "guard": True,
@@ -556,7 +561,9 @@ OTHERS: dict[str, Any] = {
     "mutatingWebhookAnnotations": {"a": "b"},
     "admissionsEnforcer.disabled": False,
     "tlsMinVersion": "1.2",
+    "certificateSecret": "a",
     "service.type": "NodePort",
+    "service.annotations": {"a": "b"},
     "service.port": 8443,
     "service.targetPort": 10250,
     "replicaCount": 3,
@@ -588,6 +595,15 @@ OTHERS: dict[str, Any] = {
     "affinity": {"nodeAffinity": {}},
     "topologySpreadConstraints": [],
     "priorityClassName": "a",
+    "runtimeClassName": "a",
+    "hostNetwork": True,
+    "dnsPolicy": "Default",
+    "dnsConfig": {"nameservers": ["10.0.0.10"]},
+    "networkPolicy.enabled": True,
+    "networkPolicy.webhookFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+    "networkPolicy.metricsFrom": [],
+    "networkPolicy.apiServerTo": [{"ipBlock": {"cidr": "10.0.0.1/32"}}],
+    "networkPolicy.apiServerPorts": [8443],
     "updateStrategy": {"rollingUpdate": {"maxSurge": 2}},
     "minReadySeconds": 7,
     "preStopSleepSeconds": 7,
@@ -595,12 +611,19 @@ OTHERS: dict[str, Any] = {
     "revisionHistoryLimit": 7,
     "podDisruptionBudget.minAvailable": 2,
     "podDisruptionBudget.maxUnavailable": 1,
+    "test.namespace": "a",
+    "test.labels": {"a": "b"},
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}],
     "nameOverride": "a",
     "fullnameOverride": "a",
 }
 """Another value than the default for each; metricsBackend has no other, so it is taken away."""
 
-NEEDED = dict.fromkeys(BOTH, BOTH) | {
+CLOSED: Values = {"networkPolicy.enabled": True}
+
+NEEDED: dict[str, Values] = dict.fromkeys(BOTH, BOTH) | {
+    **{f"networkPolicy.{name}": CLOSED for name in ("webhookFrom", "metricsFrom", "apiServerTo")},
+    "networkPolicy.apiServerPorts": CLOSED,
     f"{CTE}.azureKubernetesCACTBLabelSelector": SIGNER,
 }
 """What else must be set for some of them."""

@@ -20,6 +20,7 @@ class Defaults:
     authority_host: str = "https://login.example/"
     audience: str = "api://audience"
     token_endpoint: TokenEndpoint | None = None
+    legacy_path: bool = False
 
 
 def compiled(accounts: dict[str, dict[str, str]]):  # type: ignore[no-untyped-def]  # noqa: ANN201

@@ -37,6 +37,7 @@ CASES = {
     for name, case in read_cases().items()
     if "wired" in case
     and case.get("settings", {}).get("--custom-token-endpoint-annotation-suffix", SUFFIX) == SUFFIX
+    and "--legacy-token-path" not in case.get("settings", {})  # the chart installs no policy beside it
 }
 KEPT = ("apiVersion", "kind", "metadata", "spec")
 UNWIRED = "reference"
@@ -173,6 +174,7 @@ def is_plain(case: Json) -> bool:
         and contract.MIRROR_POD not in annotations
         and contract.PREFIX + "use-" + SUFFIX not in annotations
         and annotations.get(contract.INJECT_PROXY, "false").lower() == "false"
+        and annotations.get(contract.LEGACY_PATH_ANNOTATION, "false").lower() == "false"
         and re.fullmatch("[-a-z0-9;]*", annotations.get(contract.SKIP_CONTAINERS, "")) is not None
         and re.fullmatch("[0-9]{4,5}", expiration) is not None
         and contract.MIN_EXPIRATION <= int(expiration) <= contract.MAX_EXPIRATION
@@ -223,6 +225,7 @@ ANNOTATIONS = {
     contract.EXPIRATION: ("", "3600", "+7200", "007200", "86401", "4000"),
     contract.SKIP_CONTAINERS: ("", "a", "a;b", "a; b", ";", "A"),
     contract.INJECT_PROXY: ("false", "FALSE", "true", ""),
+    contract.LEGACY_PATH_ANNOTATION: ("true", "False", ""),
     "team": ("a",),
 }
 

@@ -2,10 +2,13 @@
 Expressions in CEL. The API server stops at the first part that decides: the cheapest stands first.
 */}}
 
-{{/* Whether the API server serves policies that change objects, and is to use ours. */}}
+{{/*
+Whether the API server serves policies that change objects, and is to use ours. Not where every pod is out of the
+ordinary: the policy would leave pods without the label unwired, which no webhook is called for beside it.
+*/}}
 {{- define "workload-identity-operator.policyEngine" -}}
 {{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
-{{- if or (eq .Values.engine "policy") (and (eq .Values.engine "auto") $served) -}}true{{- end -}}
+{{- if or (eq .Values.engine "policy") (and (eq .Values.engine "auto") $served (not .Values.legacyTokenPath)) -}}true{{- end -}}
 {{- end -}}
 
 {{/*
@@ -18,6 +21,7 @@ may have been edited a moment ago.
 {{- $audiences := list (include "workload-identity-operator.audience" .) .Values.customTokenEndpoint.audience | compact -}}
 object.spec.containers == null ||
 object.metadata.?annotations[?"{{ $facts.prefix }}inject-proxy-sidecar"].hasValue() ||
+object.metadata.?annotations[?"{{ $facts.prefix }}legacy-token-path"].hasValue() ||
 !object.spec.?volumes.orValue([]).exists(v,
   v.name.startsWith("{{ $facts.volumePrefix }}") && has(v.projected) && v.projected.sources != null &&
   v.projected.sources.exists(s, s.?serviceAccountToken.?path.orValue("") == "{{ $facts.tokenPath }}" &&
@@ -50,6 +54,7 @@ object.spec.serviceAccountName in params.spec.identities &&
   !("{{ $facts.prefix }}use-{{ . }}" in object.metadata.annotations) &&
   {{- end }}
   object.metadata.annotations[?"{{ $facts.prefix }}inject-proxy-sidecar"].orValue("false").lowerAscii() == "false" &&
+  object.metadata.annotations[?"{{ $facts.prefix }}legacy-token-path"].orValue("false").lowerAscii() == "false" &&
   object.metadata.annotations[?"{{ $facts.prefix }}skip-containers"].orValue("").matches("^[-a-z0-9;]*$") &&
   {{ $expiration }}.matches("^[0-9]{4,5}$") &&
   int({{ $expiration }}) >= {{ $facts.minExpiration }} &&

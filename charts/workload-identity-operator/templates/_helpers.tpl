@@ -32,7 +32,24 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "workload-identity-operator.certificateSecret" -}}
-{{- printf "%s-certificate" (include "workload-identity-operator.fullname" .) -}}
+{{- default (printf "%s-certificate" (include "workload-identity-operator.fullname" .)) .Values.certificateSecret -}}
+{{- end -}}
+
+{{/* What `helm test` brings. */}}
+{{- define "workload-identity-operator.test" -}}
+{{- printf "%s-test" (include "workload-identity-operator.fullname" . | trunc 58 | trimSuffix "-") -}}
+{{- end -}}
+
+{{/* What lets that have a pod rehearsed, where the pod would be. */}}
+{{- define "workload-identity-operator.rehearsal" -}}
+{{- printf "%s-rehearsal" (include "workload-identity-operator.fullname" . | trunc 53 | trimSuffix "-") -}}
+{{- end -}}
+
+{{/* Labels of both: none by which a Service, a Deployment or a budget would take its pod for one of the operator's. */}}
+{{- define "workload-identity-operator.testLabels" -}}
+{{- $labels := include "workload-identity-operator.labels" . | fromYaml -}}
+{{- $_ := set $labels "app.kubernetes.io/name" (include "workload-identity-operator.test" . | trunc 63) -}}
+{{- toYaml $labels -}}
 {{- end -}}
 
 {{/* Where the release says once more what it installs of the policy. */}}

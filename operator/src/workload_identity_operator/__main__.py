@@ -8,11 +8,12 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from workload_identity_operator import __version__
+from workload_identity_operator import __version__, contract
 from workload_identity_operator.errors import SettingsInvalid
 from workload_identity_operator.settings import LOG_LEVELS, TLS_VERSIONS, Flags, read_settings
 
@@ -54,6 +55,11 @@ def _option(name: str, text: str, **more: Any) -> Callable[[Callable[..., None]]
 @_option("--tls-min-version", f"Oldest TLS version spoken: {', '.join(TLS_VERSIONS)}.")
 @_option("--log-level", f"{', '.join(LOG_LEVELS[1:])}; warnings only when empty.")
 @_option("--drain-seconds", "How long reviews are still answered after SIGTERM.", type=float)
+@_option(
+    "--legacy-token-path",
+    f"Mount the token at {contract.LEGACY_PATH} too; a pod may say otherwise.",
+    is_flag=True,
+)
 def run(**flags: Any) -> None:
     """Watch ServiceAccounts and wire pods, until stopped.
 
@@ -90,6 +96,53 @@ def run(**flags: Any) -> None:
         sys.exit(1)
 
 
+@cli.command()
+@click.option("--namespace", default="default", show_default=True, help="Where the pod would be.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Of the pod, beside the one that opts in."
+)
+@click.option(
+    "--deployment", default="", metavar="NAMESPACE/NAME", help="The operator's, which must be ready first."
+)
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for what is not yet so.")
+@_option("--kubeconfig", "Cluster to ask; else KUBECONFIG, the pod's own, ~/.kube/config.")
+def rehearse(namespace: str, labels: Sequence[str], deployment: str, timeout: float, kubeconfig: str) -> None:
+    """Have a labelled pod made in a dry run, and say whether it would be wired.
+
+    Nothing is stored. This is what `helm test` runs. Exit status 1: it would not be wired.
+    """
+    pairs = [label.partition("=") for label in labels]
+    whose = deployment.partition("/")
+    if wrong := [label for label, (_, equals, _) in zip(labels, pairs, strict=True) if not equals]:
+        raise click.BadParameter(f"--label: {wrong[0]!r} is none: wanted KEY=VALUE")
+    if deployment and not (whose[0] and whose[2]):
+        raise click.BadParameter(f"--deployment: {deployment!r} is none: wanted NAMESPACE/NAME")
+    _leave_out_kubernetes_client()
+    import asyncio  # noqa: PLC0415 - not for --help
+
+    from workload_identity_operator import rehearsal  # noqa: PLC0415
+    from workload_identity_operator.kube import find_cluster  # noqa: PLC0415 - imports kopf
+
+    try:
+        asyncio.run(
+            rehearsal.rehearse(
+                find_cluster(Path(kubeconfig) if kubeconfig else None),
+                namespace=namespace,
+                labels={key: value for key, _, value in pairs},
+                deployment=(whose[0], whose[2]) if deployment else None,
+                patience=timeout,
+                tell=lambda line: click.echo(f"ok: {line}"),
+            )
+        )
+    except SettingsInvalid as invalid:
+        for fault in invalid.faults:
+            click.echo(f"error: {fault}", err=True)
+        sys.exit(2)
+    except rehearsal.RehearsalFailed as failure:
+        click.echo(f"error: {failure}", err=True)
+        sys.exit(1)
+
+
 def _leave_out_kubernetes_client() -> None:
     """Keep kopf from importing the official client, which it does wherever that is installed.
 
@@ -120,7 +173,11 @@ def _as_click_reads(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         one_dash = _ONE_DASH.fullmatch(argument)
         flag, equals, value = (f"-{argument}" if one_dash else argument).partition("=")
-        if flag in {"--disable-cert-rotation", "--version"} and equals and value.lower() in _TRUE + _FALSE:
+        if (
+            flag in {"--disable-cert-rotation", "--legacy-token-path", "--version"}
+            and equals
+            and value.lower() in _TRUE + _FALSE
+        ):
             normal += [flag] if value.lower() in _TRUE else []
         else:
             normal.append(flag + equals + value)

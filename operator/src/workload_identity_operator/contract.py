@@ -21,6 +21,9 @@ INJECT_PROXY: Final = PREFIX + "inject-proxy-sidecar"
 """Pod annotation: add the proxy for programs that call the instance metadata service."""
 PROXY_PORT: Final = PREFIX + "proxy-sidecar-port"
 """Pod annotation: the port that proxy listens on."""
+LEGACY_PATH_ANNOTATION: Final = PREFIX + "legacy-token-path"
+"""Ours alone. Pod annotation: `"true"` mounts the token at `LEGACY_PATH` too, `"false"` does not, whatever
+the operator's flag says."""
 MIRROR_POD: Final = "kubernetes.io/config.mirror"
 """Annotation of the kubelet's copy of a static pod, which may not use projected tokens."""
 
@@ -30,7 +33,9 @@ CLIENT_ID: Final = PREFIX + "client-id"
 TENANT_ID: Final = PREFIX + "tenant-id"
 """Annotation: tenant id, where it differs from the cluster's."""
 
-POD_ANNOTATIONS: Final = frozenset({EXPIRATION, SKIP_CONTAINERS, INJECT_PROXY, PROXY_PORT})
+POD_ANNOTATIONS: Final = frozenset(
+    {EXPIRATION, SKIP_CONTAINERS, INJECT_PROXY, PROXY_PORT, LEGACY_PATH_ANNOTATION}
+)
 SERVICE_ACCOUNT_ANNOTATIONS: Final = frozenset({CLIENT_ID, TENANT_ID, EXPIRATION})
 
 # In wired containers, in the order they are appended.
@@ -53,6 +58,10 @@ TOKEN_PATH: Final = "token/azure-identity-token"  # noqa: S105 - a path
 """The token's path inside the volume."""
 TOKEN_FILE: Final = f"{BASE_PATH}/{TOKEN_PATH}"
 """The token file as the container sees it."""
+LEGACY_PATH: Final = "/var/run/secrets/azure/tokens"
+"""Where the peer had it up to v1.5, as some programs have built in. Mounted too, read-only, if asked for."""
+LEGACY_TOKEN_PATH: Final = "azure-identity-token"  # noqa: S105 - a path
+"""The token's path in the volume, for those. No subPath of the other: such a mount sees no renewed token."""
 VOLUME_PREFIX: Final = "azure-workload-identity-reserved-"
 """Begins the name of every volume of ours (and the peer's); 33 characters."""
 VOLUME_HASH_LENGTH: Final = 30

@@ -7,6 +7,7 @@ Precedence, first match wins:
     | client id  | ServiceAccount      | none, variable left out   |                |
     | tenant id  | ServiceAccount (*)  | the cluster's             |                |
     | expiration | pod, if non-empty   | ServiceAccount, non-empty | 3600 seconds   |
+    | legacy path| pod, true or false  | the operator's flag       |                |
 
     (*) its presence decides: an empty one leaves the variable out.
 """
@@ -49,6 +50,10 @@ class Defaults(Protocol):
         """Audience of the projected token."""
 
     @property
+    def legacy_path(self) -> bool:
+        """Whether the token is mounted at the peer's former path too."""
+
+    @property
     def token_endpoint(self) -> TokenEndpoint | None:
         """The custom token endpoint that pods may ask for; None when there is none."""
 
@@ -65,6 +70,7 @@ class Identity:
         expiration: Lifetime of the projected token, in seconds.
         skip: Names of containers that stay untouched.
         token_endpoint: Where the token is traded instead of at Entra; None for Entra.
+        legacy_path: Whether the token is mounted at the peer's former path too.
         warnings: What the pod's author should know; soft findings, one sentence each.
     """
 
@@ -75,6 +81,7 @@ class Identity:
     expiration: int = contract.DEFAULT_EXPIRATION
     skip: frozenset[str] = frozenset()
     token_endpoint: TokenEndpoint | None = None
+    legacy_path: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -109,6 +116,7 @@ def identity_of(
         expiration=token_expiration(annotations, account),
         skip=skipped_containers(annotations),
         token_endpoint=endpoint,
+        legacy_path=wants_legacy_path(annotations, default=defaults.legacy_path),
         warnings=(
             *_unknown_keys("label", labels, frozenset({contract.USE_LABEL})),
             *_unknown_keys("annotation", annotations, known),
@@ -161,6 +169,12 @@ def skipped_containers(annotations: Mapping[str, str]) -> frozenset[str]:
         )
     names = listed.split(";")
     return frozenset(name.strip(_WHITE_SPACE) for name in names) - {""}
+
+
+def wants_legacy_path(annotations: Mapping[str, str], *, default: bool) -> bool:
+    """Whether a pod gets the token at the peer's former path too; only true and false say something."""
+    said = annotations.get(contract.LEGACY_PATH_ANNOTATION, "").lower()
+    return said == "true" or (default and said != "false")
 
 
 def account_warnings(account: Mapping[str, str]) -> Sequence[str]:

@@ -405,6 +405,10 @@ class KubeApi:
             if error.status != 409:  # noqa: PLR2004 - Already Exists
                 raise
 
+    async def rehearse(self, path: str, body: Json) -> Json:
+        """Return an object as it would be stored, of which nothing is stored."""
+        return await self._call("POST", path, query={"dryRun": "All"}, body=body)
+
     async def apply_pod_wiring(self, namespace: str, spec: Json, keeper: str) -> Json:
         """Make a namespace's PodWiring have this spec, and say who keeps it; return it as stored."""
         meta = {**_meta(namespace), "annotations": {contract.POD_WIRING_KEEPER: keeper}}

@@ -59,7 +59,7 @@ class Address:
 class Flags:
     """The command line as given, nothing checked.
 
-    Attributes are named after their flags; defaults are the peer's, but for the last six, which
+    Attributes are named after their flags; defaults are the peer's, but for the last seven, which
     the peer does not have.
     """
 
@@ -80,6 +80,7 @@ class Flags:
     certificate_secret: str = "workload-identity-operator-certificate"  # noqa: S105 - the Secret's name
     declaration: str = "workload-identity-operator-declared"
     drain_seconds: float = 5.0
+    legacy_token_path: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,7 @@ class Settings:
         declaration: ConfigMap in `namespace` with the policy's objects as the chart declares them.
         kubeconfig: None looks at `KUBECONFIG`, the pod's own ServiceAccount, `~/.kube/config`.
         drain: How long, in seconds, reviews are still answered after SIGTERM.
+        legacy_path: Whether pods that do not say get the token at the peer's former path too.
     """
 
     tenant_id: str
@@ -125,6 +127,7 @@ class Settings:
     declaration: str
     kubeconfig: Path | None
     drain: float
+    legacy_path: bool
 
 
 def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
@@ -177,6 +180,7 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         declaration=checked(lambda: _name("--declaration", flags.declaration), ""),
         kubeconfig=checked(lambda: _kubeconfig(flags.kubeconfig), None),
         drain=checked(lambda: _seconds("--drain-seconds", flags.drain_seconds), 0.0),
+        legacy_path=flags.legacy_token_path,
     )
     checked(lambda: _one_of("--metrics-backend", flags.metrics_backend.lower(), ("prometheus",)), "")
     if faults:

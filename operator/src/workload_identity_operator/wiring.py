@@ -95,13 +95,14 @@ def wire(pod: Mapping[str, Any], identity: Identity, sidecar: Sidecar | None = N
             continue
         if raw is None:
             operations.append({"op": "replace", "path": at, "value": {}})
-        mount, base_path = _put_mount(container, at, where, volume)
+        mount, base_path = _put_mount(container, at, where, volume, legacy=identity.legacy_path)
+        legacy = _put_legacy_mount(container, at, where, volume, mount) if identity.legacy_path else []
         env = _put_env(container, at, where, identity, base_path)
         if env and _may_override(container, where):
             overridden.append(name)
         if not mount:
             warnings += _stale_client_id(container, where, identity)
-        operations += env + mount
+        operations += env + mount + legacy
     if sidecar:
         inserted = _put_sidecar(spec, sidecar, volume.name, identity)
         names |= inserted.keys()
@@ -195,6 +196,8 @@ def _put_volume(raw: object, volumes: Sequence[Json], name: str, identity: Ident
     sources: list[Json] = [{"serviceAccountToken": token}]
     if identity.token_endpoint and identity.token_endpoint.ca_source:
         sources.append(identity.token_endpoint.ca_source)
+    if identity.legacy_path:
+        sources.append({"serviceAccountToken": {**token, "path": contract.LEGACY_TOKEN_PATH}})
     desired = {"name": name, "projected": {"sources": sources}}
     for index, volume in enumerate(volumes):
         if volume.get("name") == name:
@@ -210,10 +213,12 @@ def _put_volume(raw: object, volumes: Sequence[Json], name: str, identity: Ident
     return _append("/spec/volumes", raw, [desired])
 
 
-def _put_mount(container: Json, at: str, where: str, volume: _Volume) -> tuple[list[Operation], str]:
+def _put_mount(
+    container: Json, at: str, where: str, volume: _Volume, *, legacy: bool
+) -> tuple[list[Operation], str]:
     """Return what mounts the volume, and where the container then has it.
 
-    No operation for a container that reads the token already.
+    No operation for a container that reads the token already. With `legacy` a mount at that path stays.
     """
     mounts, inside = objects(container, "volumeMounts", where), f"{where}.volumeMounts"
     sources = [text(mount, "name", inside) for mount in mounts]
@@ -226,16 +231,37 @@ def _put_mount(container: Json, at: str, where: str, volume: _Volume) -> tuple[l
     if "author's" in standings:
         return [], contract.BASE_PATH
     desired = _mount_of(volume.name)
+    movable = ["" if legacy and _is_legacy(path) else name for path, name in zip(paths, sources, strict=True)]
     if "ours" in standings:
         index = standings.index("ours")
-    elif volume.name in sources:
-        index = sources.index(volume.name)
+    elif volume.name in movable:
+        index = movable.index(volume.name)
     else:
         return _append(f"{at}/volumeMounts", container.get("volumeMounts"), [desired]), contract.BASE_PATH
     if mounts[index] == desired:
         return [], contract.BASE_PATH
     replace = {"op": "replace", "path": f"{at}/volumeMounts/{index}", "value": desired}
     return [replace], contract.BASE_PATH
+
+
+def _put_legacy_mount(
+    container: Json, at: str, where: str, volume: _Volume, before: Sequence[Operation]
+) -> list[Operation]:
+    """Return what mounts the volume at the peer's former path too, after the operations `before`.
+
+    Whatever is mounted there already stays: a template may still have what the peer had made.
+    """
+    mounts, inside = objects(container, "volumeMounts", where), f"{where}.volumeMounts"
+    if any(_is_legacy(text(mount, "mountPath", inside)) for mount in mounts):
+        return []
+    desired = {"name": volume.name, "mountPath": contract.LEGACY_PATH, "readOnly": True}
+    path = f"{at}/volumeMounts"
+    made = any(operation["path"] == path for operation in before)
+    return [_add(f"{path}/-", desired)] if made else _append(path, container.get("volumeMounts"), [desired])
+
+
+def _is_legacy(path: str) -> bool:
+    return posixpath.normpath("/" + path.lstrip("/")) == contract.LEGACY_PATH
 
 
 def _standing(path: str, source: str, volume: _Volume) -> _Standing:

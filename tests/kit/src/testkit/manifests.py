@@ -92,8 +92,8 @@ def made_files() -> dict[Path, str]:
     readme = CHART / "README.md"
     values = read_values((CHART / "values.yaml").read_text(encoding="utf-8"))
     return {
-        ROOT / "manifests" / "install.yaml": static(rendered({"engine": "webhook"})),
-        ROOT / "manifests" / "policy.yaml": static_policy(rendered({"engine": "policy"})),
+        ROOT / "manifests" / "install.yaml": static(rendered({"engine": "webhook"}, tests=False)),
+        ROOT / "manifests" / "policy.yaml": static_policy(rendered({"engine": "policy"}, tests=False)),
         readme: with_table(readme.read_text(encoding="utf-8"), table(values)),
     }
 
@@ -103,10 +103,13 @@ def rendered(
     release: str = RELEASE,
     namespace: str = DEFAULT_NAMESPACE,
     api_versions: str = "",
+    *,
+    tests: bool = True,
 ) -> str:
     """Return what helm renders of the chart, for TENANT where the values name no tenant.
 
-    The cluster serves `api_versions` too, "group/version/kind" separated by commas.
+    The cluster serves `api_versions` too, "group/version/kind" separated by commas. `tests` are what only
+    `helm test` installs.
 
     Raises:
         BinariesMissing: There is no helm.
@@ -114,7 +117,8 @@ def rendered(
     """
     helm = provide(["helm"])["helm"].path
     given = json.dumps({"azureTenantID": TENANT} | dict(values or {}))
-    where = (f"--namespace={namespace}", f"--api-versions={api_versions}")
+    where = [f"--namespace={namespace}", f"--api-versions={api_versions}"]
+    where += [] if tests else ["--skip-tests"]
     return output_of([helm, "template", release, CHART, *where, "--values=-"], given=given)
 
 
