@@ -141,7 +141,7 @@ def wanted_variables(
         container = mapping(raw, where)
         name = text(container, "name", where)
         if name not in identity.skip:
-            _, base_path = _put_mount(container, at, where, volume)
+            _, base_path = _put_mount(container, at, where, volume, legacy=identity.legacy_path)
             wanted = {found["name"]: found["value"] for found in _variables(identity, base_path)}
             yield name, objects(container, "env", where), wanted
 
