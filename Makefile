@@ -7,7 +7,7 @@ RUN := $(UV) run --locked --quiet
 KIT := $(RUN) python -m testkit
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo stop cluster node test e2e soak bench check format manifests clean
+.PHONY: help setup demo stop cluster node test e2e soak bench image check format manifests clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ soak: $(UV) ## Show the great claims at their whole size: 1,000 pods, 10,000 cas
 
 bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute, LARGE=1: more)
 	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick) $(if $(LARGE),--large)
+
+image: $(UV) ## Build the operator's image without Docker into dist/ (IMAGES=names, REGISTRY=what they start with)
+	@$(KIT).images $(IMAGES) $(if $(REGISTRY),--registry $(REGISTRY))
 
 check: $(UV) ## Lint, types, layers
 	$(RUN) ruff check .

@@ -146,14 +146,14 @@ def _cached(program: Program) -> Path:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process builds. The lock is the kernel's: it ends with its holder."""
+def alone(folder: Path, doing: str = "builds the control plane's programs") -> Iterator[None]:
+    """Wait until no other process does this. The lock is the kernel's: it ends with its holder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print("Waiting for another process that builds the control plane's programs.")
+            console.print(f"Waiting for another process that {doing}.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

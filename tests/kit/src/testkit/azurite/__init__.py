@@ -68,7 +68,7 @@ def azurite(folder: Path) -> Iterator[Azurite]:
     leaf.private_key_pem.write_to_path(key)
     port = free_port()
     command: list[str | Path] = [
-        *(_node("node"), program, "--location", folder / "stored", "--skipApiVersionCheck"),
+        *(node("node"), program, "--location", folder / "stored", "--skipApiVersionCheck"),
         *("--blobHost", "127.0.0.1", "--blobPort", str(port)),
         *("--cert", certificate, "--key", key, "--oauth", "basic"),
     ]
@@ -99,10 +99,10 @@ def _install(home: Path) -> None:
     unfinished.mkdir(parents=True)
     for file in (PACKAGE, PACKAGE.with_name("package-lock.json")):
         shutil.copy(file, unfinished)
-    command: list[str | Path] = [_node("npm"), "ci"]
+    command: list[str | Path] = [node("npm"), "ci"]
     quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
     # npm's own first line looks for `node` on the PATH.
-    path = os.pathsep.join([str(_node("node").parent), os.environ.get("PATH", os.defpath)])
+    path = os.pathsep.join([str(node("node").parent), os.environ.get("PATH", os.defpath)])
     log = home.with_name(f"{home.name}.log")
     try:
         with (
@@ -126,7 +126,7 @@ def _install(home: Path) -> None:
     console.print(f"[green]✓[/] {title}  [dim]{duration(time.monotonic() - started)}[/]")
 
 
-def _node(program: str) -> Path:
+def node(program: str) -> Path:
     """Return a program of the environment's own Node."""
     return Path(sys.executable).with_name(program)
 

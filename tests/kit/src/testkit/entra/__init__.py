@@ -7,6 +7,7 @@ well. What it knows and does can be changed at any time, by its methods or over 
 """
 
 import math
+import ssl
 import time
 import uuid
 from collections.abc import Iterable
@@ -61,7 +62,8 @@ class EntraStandIn:
 
     Attributes:
         authority: Its address, "https://127.0.0.1:41234": what AZURE_AUTHORITY_HOST must name.
-        ca_file: The authority behind its TLS certificate, a PEM file: what its clients must trust.
+        ca_file: The authority behind its TLS certificate, a PEM file: what its clients must trust. The
+            certificate itself where it was given one.
     """
 
     authority: str
@@ -78,6 +80,8 @@ class EntraStandIn:
         refresh_in: int | None = None,
         key: SigningKey | None = None,
         issuing: str | None = None,
+        known_as: str | None = None,
+        certificate: tuple[Path, Path] | None = None,
     ) -> None:
         """Prepare a stand-in; `with` starts it.
 
@@ -91,6 +95,8 @@ class EntraStandIn:
             key: What signs its tokens; None: a new one.
             issuing: Whom its tokens name as their issuer, before the tenant, such as Entra's own
                 "https://sts.windows.net"; None: itself.
+            known_as: Its address as clients have it, such as a Service's; None: where it listens.
+            certificate: Its TLS certificate and the key, PEM files; None: one of an authority of its own.
         """
         self._host = host
         self._port = port
@@ -100,13 +106,14 @@ class EntraStandIn:
         self._refresh_in = refresh_in
         self._key = key
         self._issuing = issuing
+        self._known_as = known_as
+        self._certificate = certificate
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as starting:
-            folder = self._folder or starting.enter_context(throwaway_folder())
             listener = starting.enter_context(loopback.listening(self._host, self._port))
-            self.authority = loopback.address(listener)
+            self.authority = self._known_as or loopback.address(listener)
             self._service = Service(
                 authority=self.authority,
                 issuing=self._issuing or self.authority,
@@ -116,18 +123,27 @@ class EntraStandIn:
             )
             for ca_file in self._trust:
                 self.trust(ca_file)
-            ca = trustme.CA(organization_name="Entra stand-in")
-            self.ca_file = folder / "entra-ca.pem"
-            ca.cert_pem.write_to_path(self.ca_file)
+            tls = self._tls(starting)
             application = web.Application()
             add_control(application, self._service)
             add_endpoints(application, self._service)
             add_pages(application, self._service)
-            starting.enter_context(
-                loopback.serving(application, listener, loopback.server_tls(ca, self._host))
-            )
+            starting.enter_context(loopback.serving(application, listener, tls))
             self._running = starting.pop_all()
         return self
+
+    def _tls(self, starting: ExitStack) -> ssl.SSLContext:
+        """Return its side of TLS, and have `ca_file` say what clients must trust."""
+        if self._certificate:
+            self.ca_file = self._certificate[0]
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self._certificate)
+            return context
+        ca = trustme.CA(organization_name="Entra stand-in")
+        folder = self._folder or starting.enter_context(throwaway_folder())
+        self.ca_file = folder / "entra-ca.pem"
+        ca.cert_pem.write_to_path(self.ca_file)
+        return loopback.server_tls(ca, self._host)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -27,7 +27,23 @@ _ENDING = {signal.SIGTERM, signal.SIGINT}
     metavar="DIR",
     help="Where its own CA file is written; by default a temporary folder.",
 )
-def main(listen: str, trust: tuple[Path, ...], folder: Path | None) -> None:
+@click.option("--known-as", metavar="URL", help="Its address for clients; by default where it listens.")
+@click.option("--issuing", metavar="URL", help="Whom its tokens name as issuer; by default itself.")
+@click.option(
+    "--certificate",
+    nargs=2,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="CERT.pem KEY.pem",
+    help="Its TLS certificate and key; by default of an authority of its own.",
+)
+def main(
+    listen: str,
+    trust: tuple[Path, ...],
+    folder: Path | None,
+    known_as: str | None,
+    issuing: str | None,
+    certificate: tuple[Path, Path] | None,
+) -> None:
     """Run an Entra stand-in. It prints its address and the CA file that clients must trust."""
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal():
@@ -36,8 +52,16 @@ def main(listen: str, trust: tuple[Path, ...], folder: Path | None) -> None:
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        running = EntraStandIn(host=host.strip("[]"), port=int(port), folder=folder, trust=trust)
-        with running as entra:
+        standin = EntraStandIn(
+            host=host.strip("[]"),
+            port=int(port),
+            folder=folder,
+            trust=trust,
+            known_as=known_as,
+            issuing=issuing,
+            certificate=certificate,
+        )
+        with standin as entra:
             click.echo(f"authority {entra.authority}")
             click.echo(f"ca_file {entra.ca_file}")
             signal.sigwait(_ENDING)
