@@ -13,6 +13,8 @@ from testkit.control_plane import ControlPlane
 from testkit.tally import Tally
 
 TALLY = pytest.StashKey[Tally]()
+MANY_FILES = {"credentials", "entra", "tokens"}
+"""Folders whose files share nothing that is dear to make."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,10 +75,16 @@ def size(request: pytest.FixtureRequest) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the control plane, so that `-m "not cluster"` leaves it out."""
+    """Mark what needs the control plane, so that `-m "not cluster"` leaves it out.
+
+    Where several processes test at once, a folder with a cluster of its own stays with one of them.
+    """
     for item in items:
         if "control_plane" in getattr(item, "fixturenames", ()):
             item.add_marker("cluster")
+        folder = item.path.parent
+        alone = item.path if folder.name in MANY_FILES else folder
+        item.add_marker(pytest.mark.xdist_group(str(alone.relative_to(item.config.rootpath))))
 
 
 @pytest.fixture(scope="session")

@@ -116,6 +116,43 @@ def test_service_account_may_do_what_its_roles_say(control_plane: ControlPlane, 
     assert f"system:serviceaccount:{namespace}:reader" == whoami["status"]["userInfo"]["username"]
 
 
+def test_what_is_got_is_what_kubectl_gets(control_plane: ControlPlane, namespace: str) -> None:
+    """By whatever name it is asked for, without starting kubectl."""
+    labels = {"metadata": {"name": "mine", "labels": {"app": "web"}}}
+    stored = control_plane.create({"apiVersion": "v1", "kind": "ConfigMap", **labels}, namespace=namespace)
+    dry = control_plane.create(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "dry"}},
+        "--dry-run=server",
+        namespace=namespace,
+    )
+    asked = [
+        ["cm", "mine", "-n", namespace],
+        ["configmaps", f"--namespace={namespace}", "--selector=app=web"],
+        ["configmap", "--namespace", namespace, "--field-selector=metadata.name=mine"],
+        ["configmap", "mine", "--show-managed-fields", f"--namespace={namespace}"],
+        ["deployments.apps", "--all-namespaces"],
+        ["namespace", namespace],
+        ["configmap/mine", "-n", namespace],
+    ]
+
+    found = [control_plane.get(*arguments) for arguments in asked]
+
+    def by_kubectl(arguments: list[str]) -> Any:
+        got = json.loads(control_plane.kubectl("get", *arguments, "--output=json"))
+        return {
+            key: value for key, value in got.items() if key != "metadata" or value != {"resourceVersion": ""}
+        }
+
+    assert found == [by_kubectl(arguments) for arguments in asked]
+    assert found[0] == stored
+    assert [one["metadata"]["name"] for one in found[1]["items"]] == ["mine"]
+    assert dry["metadata"]["uid"]
+    with pytest.raises(ProcessFailed, match='configmaps "dry" not found'):
+        control_plane.get("configmap", "dry", "-n", namespace)
+    with pytest.raises(ProcessFailed, match='configmaps "mine" already exists'):
+        control_plane.create(stored | {"metadata": labels["metadata"]}, namespace=namespace)
+
+
 def test_planes_stand_side_by_side(control_plane: ControlPlane) -> None:
     """Two at once share nothing, one without controllers takes pods too, and nothing remains of it."""
     with ControlPlane() as other:

@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from http import HTTPStatus
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -24,12 +24,14 @@ from kubernetes.client import (
 )
 from kubernetes.client.exceptions import ConflictException, NotFoundException
 from kubernetes.config import load_kube_config
+from urllib3.exceptions import HTTPError
 
 from testkit import components
 from testkit.binaries import Binary, provide
 from testkit.folders import throwaway_folder
 from testkit.pki import Party, certificate, write_kubeconfig, write_pki
-from testkit.processes import Child, output_of, running
+from testkit.processes import Child, ProcessFailed, output_of, running
+from testkit.resources import NotUnderstood, Refused, Resources
 
 NAMED_KUBECONFIG = "TESTKIT_KUBECONFIG"
 """Environment variable: a kubeconfig whose cluster is used instead of one of our own."""
@@ -122,8 +124,31 @@ class ControlPlane:
         return self._run("kubectl", *args, given=given)
 
     def get(self, *args: str) -> Any:
-        """Return what `kubectl get` with these arguments finds, as JSON."""
+        """Return what `kubectl get` with these arguments finds, as JSON.
+
+        Raises:
+            ProcessFailed: There is no such thing, or a part of the control plane has ended.
+        """
+        self.check()
+        with suppress(NotUnderstood, HTTPError):
+            return self._resources.get(args)
         return json.loads(self.kubectl("get", *args, "--output=json"))
+
+    def create(self, manifest: Mapping[str, Any], *args: str, namespace: str = "default") -> dict[str, Any]:
+        """Create an object as `kubectl create` does with these arguments, and return it as stored.
+
+        Raises:
+            ProcessFailed: It is refused, or a part of the control plane has ended.
+        """
+        self.check()
+        try:
+            return self._resources.create(manifest, namespace, args)
+        except (Refused, HTTPError) as refusal:
+            raise ProcessFailed(f"{manifest.get('kind')} cannot be created: {refusal}") from None
+        except NotUnderstood:
+            words = (f"--namespace={namespace}", "create", "--filename=-", "--output=json", *args)
+            stored: dict[str, Any] = json.loads(self.kubectl(*words, given=json.dumps(manifest)))
+            return stored
 
     def helm(self, *args: str | Path, given: str | None = None) -> str:
         """Run helm as administrator, as `kubectl` does."""
@@ -142,6 +167,10 @@ class ControlPlane:
             "HELM_CONFIG_HOME": str(self.folder / "helm" / "config"),
             "HELM_DATA_HOME": str(self.folder / "helm" / "data"),
         }
+
+    @cached_property
+    def _resources(self) -> Resources:
+        return Resources(self._client, self.server)
 
     def client(self) -> ApiClient:
         """Return the administrator's client, the same for all callers; it is closed with us."""

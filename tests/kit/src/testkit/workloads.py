@@ -31,9 +31,7 @@ class Namespace:
 
     def create(self, manifest: Mapping[str, Any], *args: str) -> dict[str, Any]:
         """Create an object and return it as stored."""
-        created = self.kubectl("create", "--filename=-", "--output=json", *args, given=manifest)
-        stored: dict[str, Any] = json.loads(created)
-        return stored
+        return self.plane.create(manifest, *args, namespace=self.name)
 
     def get(self, *args: str) -> Any:
         """Return what `kubectl get` finds, as JSON."""
