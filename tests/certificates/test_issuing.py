@@ -8,12 +8,27 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
-from workload_identity_operator.certificates import Certificate, expiry_of, fault_of, from_secret, issue
+from workload_identity_operator.certificates import (
+    MOST_FORMER,
+    Certificate,
+    expiry_of,
+    fault_of,
+    from_secret,
+    is_vouched_for,
+    issue,
+    remembering,
+    renew,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -27,6 +42,9 @@ KEY_USAGES = (
     *("key_agreement", "key_cert_sign", "crl_sign"),
 )
 
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+)
 CERTIFICATE = issue(NAMES, NOW)
 OTHER = issue(NAMES, NOW)
 
@@ -227,7 +245,108 @@ def test_a_spoilt_one_is_replaced(name: str) -> None:
     assert "PRIVATE" not in fault
 
 
+# Its successor.
+
+
+@pytest.mark.parametrize("moment", [NOW, NOW + 300 * DAY, NOW + 3400 * DAY, NOW + 3560 * DAY])
+def test_the_authority_outlasts_its_certificates(moment: datetime) -> None:
+    """While the authority lasts 90 days more it issues the next one too: nobody must learn of another."""
+    renewed = renew(CERTIFICATE, ["new.svc"], moment)
+
+    assert (renewed.authority, renewed.authority_key) == (CERTIFICATE.authority, CERTIFICATE.authority_key)
+    assert CERTIFICATE.leaf not in (renewed.leaf, b"")
+    assert fault_of(renewed, ["new.svc"], moment) is None
+    assert expiry_of(renewed.leaf) == min(moment + 365 * DAY, NOW + 3650 * DAY)
+
+
+@pytest.mark.parametrize(
+    "worn",
+    [
+        CERTIFICATE,
+        replace(CERTIFICATE, authority_key=OTHER.authority_key),
+        replace(CERTIFICATE, authority_key=b"nonsense"),
+        replace(CERTIFICATE, authority=b"nonsense"),
+        replace(CERTIFICATE, authority=CERTIFICATE.leaf, authority_key=CERTIFICATE.leaf_key),
+        replace(CERTIFICATE, authority_key=RSA_KEY),
+    ],
+    ids=["ends", "key of another", "no key", "no PEM", "no authority", "another kind of key"],
+)
+def test_a_worn_authority_is_followed_by_another(worn: Certificate) -> None:
+    """One that ends, or cannot sign, is followed by a new one."""
+    moment = NOW + 3600 * DAY
+
+    renewed = renew(worn, NAMES, moment)
+
+    assert renewed.authority not in (CERTIFICATE.authority, OTHER.authority)
+    assert fault_of(renewed, NAMES, moment) is None
+
+
+def test_authorities_of_a_bundle_are_remembered() -> None:
+    """Those in a caBundle stay trusted beside the one that issues now, the latest first, each once."""
+    older = issue(NAMES, NOW)
+    noted = remembering(CERTIFICATE, OTHER.authority, NOW)
+
+    assert noted.bundle == CERTIFICATE.authority + OTHER.authority
+    assert remembering(noted, noted.bundle, NOW) == noted
+    both = remembering(noted, older.authority + noted.bundle, NOW)
+    assert both.bundle == CERTIFICATE.authority + older.authority + OTHER.authority
+    assert (both.leaf, both.authority_key) == (CERTIFICATE.leaf, CERTIFICATE.authority_key)
+
+
+@pytest.mark.parametrize("bundle", [b"", b"nonsense", CERTIFICATE.leaf, CERTIFICATE.authority])
+def test_what_vouches_for_nobody_is_not_remembered(bundle: bytes) -> None:
+    """Neither what is no authority, nor itself; nor one that has ended."""
+    assert remembering(CERTIFICATE, bundle, NOW) == CERTIFICATE
+    assert remembering(CERTIFICATE, OTHER.authority, NOW + 3651 * DAY) == CERTIFICATE
+
+
+def test_few_are_remembered() -> None:
+    """However often somebody wipes the Secret, the bundle stays small; the latest are kept."""
+    noted, authorities = CERTIFICATE, [issue(NAMES, NOW).authority for _ in range(MOST_FORMER + 2)]
+    for authority in authorities:
+        noted = remembering(noted, authority, NOW)
+
+    assert noted.former == b"".join(authorities[: -MOST_FORMER - 1 : -1])
+
+
+@pytest.mark.parametrize("name", ["of two", "served"])
+def test_either_authority_of_a_bundle_is_trusted(name: str, tmp_path: Path) -> None:
+    """A client that trusts the bundle accepts what either authority issued, though both have one name."""
+    certificate, other = issue(NAMES, datetime.now(UTC)), issue(NAMES, datetime.now(UTC))
+    both = remembering(certificate, other.authority, datetime.now(UTC))
+
+    served = handshake({"of two": other, "served": certificate}[name], SERVICE, both.bundle, tmp_path)
+
+    assert served.issuer == x509.load_pem_x509_certificate(other.authority).subject
+
+
+@pytest.mark.parametrize(
+    ("leaf", "bundle", "vouched"),
+    [
+        (CERTIFICATE.leaf, CERTIFICATE.authority, True),
+        (CERTIFICATE.leaf, OTHER.authority + CERTIFICATE.authority, True),
+        (CERTIFICATE.leaf, OTHER.authority, False),
+        (CERTIFICATE.leaf, CERTIFICATE.leaf, True),
+        (CERTIFICATE.leaf + OTHER.leaf, OTHER.authority, True),
+        (CERTIFICATE.leaf, b"nonsense", False),
+        (b"", CERTIFICATE.authority, False),
+    ],
+)
+def test_whom_a_bundle_vouches_for(leaf: bytes, bundle: bytes, vouched: bool) -> None:
+    """It vouches for what one of its authorities issued, and for what is in it."""
+    assert is_vouched_for(leaf, bundle) == vouched
+
+
 # The Secret.
+
+
+def test_secret_keeps_former_authorities() -> None:
+    """They are in `ca.crt` after the one that issues, as an older operator would have them, and come back."""
+    noted = remembering(CERTIFICATE, OTHER.authority, NOW)
+
+    assert noted.as_secret()["ca.crt"] == noted.bundle
+    assert from_secret(noted.as_secret()) == noted
+    assert from_secret({**noted.as_secret(), "ca.crt": noted.bundle.strip()}) == noted
 
 
 def test_secret_keeps_it_whole() -> None:

@@ -214,7 +214,7 @@ def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]
             everywhere |= {(verb, ADMISSION, kind, declared) for verb in ("create", "patch")}
     here = {("get", "", "configmaps", declared), ("list", "", "configmaps", declared)}
     here |= {("watch", "", "configmaps", declared)}
-    here |= {(verb, "", "secrets", release.secret) for verb in ("get", "patch") if values != OUTSIDE}
+    here |= {(verb, "", "secrets", release.secret) for verb in ("get", "list", "watch", "create", "patch")}
     release.helm("install", **values)
 
     def own(namespace: str) -> set[tuple[str, ...]]:

@@ -79,8 +79,15 @@ SPREAD = "topologySpreadConstraints"
         ({"test": {"namespace": ""}}, "at '/test/namespace'"),
         ({"extraObjects": [{"kind": "ConfigMap"}]}, "at '/extraObjects/0': missing properties 'apiVersion'"),
         ({"dnsPolicy": "Cluster"}, "at '/dnsPolicy': value must be one of"),
+        ({"certManager": {"duration": "1y"}}, "at '/certManager/duration'"),
+        ({"certManager": {"issuerRef": {"kind": "ClusterIssuer"}}}, "at '/certManager/issuerRef'"),
         # What only a sentence can say.
         ({"engine": "policy", "legacyTokenPath": True}, "engine: policy cannot mount the token at"),
+        ({"certManager": {"enabled": True}, "webhook": {"url": "https://h"}}, "there are none; unset one"),
+        (
+            {"certManager": {"enabled": True}, "extraVolumes": [{"name": "certificate", "emptyDir": {}}]},
+            "the name certificate is the chart's own",
+        ),
         ({"azureTenantID": ""}, "azureTenantID is required: set the Entra tenant"),
         ({"azureEnvironment": "Azure"}, 'azureEnvironment: "Azure" is no Azure cloud; set one of Azure'),
         ({"azureAuthorityHost": "https://u@h"}, 'azureAuthorityHost: "https://u@h" cannot be used'),

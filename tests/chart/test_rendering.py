@@ -19,6 +19,7 @@ from workload_identity_operator.settings import DEFAULT_NAMESPACE, Flags, Settin
 Render = Callable[..., dict[str, Any]]
 Values = dict[str, Any]
 
+CERTIFIED: Values = {"enabled": True}
 ALL: Values = {"engine": "policy", "guard": True, "networkPolicy": {"enabled": True}}
 """What brings every object that the chart can make."""
 TERM = {"key": "a", "operator": "Exists"}
@@ -77,7 +78,8 @@ def test_an_object_for_each_file(render: Render) -> None:
     """Each template makes one object and is named after its kind; with all turned on none is left out."""
     files = {path.stem for path in (CHART / "templates").glob("*.yaml")} - {"extraobjects"}
 
-    found = {"-".join(reversed(name.lower().split(" "))) for name in render(ALL)}
+    issued = render({"certManager": CERTIFIED})
+    found = {"-".join(reversed(name.lower().split(" "))) for name in (*render(ALL), *issued)}
     assert found == files
 
 
@@ -162,6 +164,7 @@ def test_an_operator_outside_the_cluster(render: Render, given: str, called: str
         "MutatingWebhookConfiguration",
         "Role",
         "RoleBinding",
+        "Secret",
         "ServiceAccount",
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",
@@ -316,6 +319,52 @@ def test_the_policy_sees_the_namespaces_of_the_webhook(render: Render) -> None:
         "team": "a",
         contract.USE_LABEL: "true",
     }
+
+
+# The certificate.
+
+
+def test_cert_manager_instead_of_the_operator(render: Render) -> None:
+    """What it issues is mounted where the operator looks for it, and its injector told where to find it."""
+    objects = render({"certManager": {"enabled": True}}, release="a", namespace="here")
+    name = "a-workload-identity-operator"
+    leaf, authority = objects["Certificate"], objects["authority Certificate"]
+
+    assert "Secret" not in objects
+    assert [rule["resources"] for rule in objects["Role"]["rules"]] == [["configmaps"]]
+    injected = objects["MutatingWebhookConfiguration"]["metadata"]["annotations"]
+    assert injected["cert-manager.io/inject-ca-from"] == f"here/{leaf['metadata']['name']}"
+    assert leaf["spec"]["dnsNames"] == [f"{name}.here.svc"]
+    assert {"--disable-cert-rotation", "--webhook-cert-dir=/certs"} < set(container(objects)["args"])
+    pod = objects["Deployment"]["spec"]["template"]["spec"]
+    mounted = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"]}
+    assert [(mounted[mount["name"]], mount["mountPath"]) for mount in container(objects)["volumeMounts"]] == [
+        (leaf["spec"]["secretName"], "/certs")
+    ]
+    # The authority is renewed with its key, and issues by a Secret other than the one that is mounted.
+    assert leaf["spec"]["issuerRef"]["name"] == objects["authority Issuer"]["metadata"]["name"]
+    assert objects["authority Issuer"]["spec"]["ca"]["secretName"] == authority["spec"]["secretName"]
+    assert authority["spec"]["secretName"] != leaf["spec"]["secretName"]
+    assert authority["spec"]["isCA"]
+    assert authority["spec"]["privateKey"]["rotationPolicy"] == "Never"
+    assert authority["spec"]["issuerRef"]["name"] == objects["Issuer"]["metadata"]["name"]
+    assert objects["Issuer"]["spec"] == {"selfSigned": {}}
+
+
+def test_cert_manager_with_an_issuer_of_ones_own(render: Render) -> None:
+    """Then the chart makes no authority, and what is mounted besides stays."""
+    issuer = {"name": "corporate", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    values = {
+        "certManager": {"enabled": True, "issuerRef": issuer, "duration": "48h", "renewBefore": "16h"},
+        "extraVolumes": [{"name": "stack", "configMap": {"name": "stack"}}],
+        "extraVolumeMounts": [{"name": "stack", "mountPath": "/stack"}],
+    }
+    objects = render(values)
+
+    assert objects.keys().isdisjoint({"Issuer", "authority Issuer", "authority Certificate"})
+    found = objects["Certificate"]["spec"]
+    assert (found["issuerRef"], found["duration"], found["renewBefore"]) == (issuer, "48h", "16h")
+    assert [mount["mountPath"] for mount in container(objects)["volumeMounts"]] == ["/certs", "/stack"]
 
 
 # The operator's pods.
@@ -531,8 +580,8 @@ def test_values_can_be_unset(render: Render) -> None:
 # No value does nothing.
 
 CTE = "customTokenEndpoint"
-BOTH = {f"{CTE}.annotationSuffix": "a", f"{CTE}.audience": "api://a"}
-SIGNER = {f"{CTE}.azureKubernetesCACTBSignerName": "a/b"}
+BOTH: Values = {f"{CTE}.annotationSuffix": "a", f"{CTE}.audience": "api://a"}
+SIGNER: Values = {f"{CTE}.azureKubernetesCACTBSignerName": "a/b"}
 
 OTHERS: dict[str, Any] = {
     "azureTenantID": "other",
@@ -562,6 +611,10 @@ OTHERS: dict[str, Any] = {
     "admissionsEnforcer.disabled": False,
     "tlsMinVersion": "1.2",
     "certificateSecret": "a",
+    "certManager.enabled": True,
+    "certManager.issuerRef": {"name": "a"},
+    "certManager.duration": "48h",
+    "certManager.renewBefore": "24h",
     "service.type": "NodePort",
     "service.annotations": {"a": "b"},
     "service.port": 8443,
@@ -621,9 +674,12 @@ OTHERS: dict[str, Any] = {
 
 CLOSED: Values = {"networkPolicy.enabled": True}
 
+CERT_MANAGER: Values = {"certManager.enabled": True}
+
 NEEDED: dict[str, Values] = dict.fromkeys(BOTH, BOTH) | {
     **{f"networkPolicy.{name}": CLOSED for name in ("webhookFrom", "metricsFrom", "apiServerTo")},
     "networkPolicy.apiServerPorts": CLOSED,
+    **{f"certManager.{name}": CERT_MANAGER for name in ("issuerRef", "duration", "renewBefore")},
     f"{CTE}.azureKubernetesCACTBLabelSelector": SIGNER,
 }
 """What else must be set for some of them."""

@@ -20,6 +20,9 @@ What the schema cannot say, since it takes two values or a reason. Included by t
 {{- if and .Values.legacyTokenPath (eq .Values.engine "policy") -}}
 {{- fail "engine: policy cannot mount the token at the legacy path; set engine to webhook, or legacyTokenPath to false and annotate the pods that need it with azure.workload.identity/legacy-token-path: \"true\"" -}}
 {{- end -}}
+{{- if and .Values.webhook.url .Values.certManager.enabled -}}
+{{- fail "certManager.enabled: its certificate is mounted into the operator's pods, and with webhook.url there are none; unset one of them" -}}
+{{- end -}}
 {{- if not .Values.webhook.url -}}
 {{- include "workload-identity-operator.checkDeployment" . -}}
 {{- include "workload-identity-operator.checkTokenEndpoint" .Values.customTokenEndpoint -}}
@@ -38,6 +41,13 @@ What the schema cannot say, since it takes two values or a reason. Included by t
 {{- $ports := list 9440 (int .Values.service.targetPort) (include "workload-identity-operator.port" .Values.metricsAddr | int) -}}
 {{- if ne (len $ports) (len (uniq $ports)) -}}
 {{- printf "service.targetPort: %d, metricsAddr: %q; set two ports, neither of them 9440, the health checks'" (int .Values.service.targetPort) .Values.metricsAddr | fail -}}
+{{- end -}}
+{{- if .Values.certManager.enabled -}}
+{{- range concat (default list .Values.extraVolumes) (default list .Values.extraVolumeMounts) -}}
+{{- if eq .name "certificate" -}}
+{{- fail "extraVolumes, extraVolumeMounts: with certManager.enabled the name certificate is the chart's own; choose another" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- range .Values.extraEnv -}}
 {{- if eq .name "POD_NAMESPACE" -}}

@@ -52,6 +52,21 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- toYaml $labels -}}
 {{- end -}}
 
+{{/* Whether cert-manager keeps the certificate and the caBundle, instead of the operator. */}}
+{{- define "workload-identity-operator.certManager" -}}
+{{- if .Values.certManager.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{/* What cert-manager issues: the serving certificate, its Secret, and what it is mounted from. */}}
+{{- define "workload-identity-operator.serving" -}}
+{{- printf "%s-serving" (include "workload-identity-operator.fullname" .) -}}
+{{- end -}}
+
+{{/* The authority that it issues by, where the release makes one. */}}
+{{- define "workload-identity-operator.authority" -}}
+{{- printf "%s-authority" (include "workload-identity-operator.fullname" .) -}}
+{{- end -}}
+
 {{/* Where the release says once more what it installs of the policy. */}}
 {{- define "workload-identity-operator.declared" -}}
 {{- printf "%s-declared" (include "workload-identity-operator.fullname" .) -}}

@@ -109,6 +109,12 @@ PEER_CONFIGURATION: Final = "azure-wi-webhook-mutating-webhook-configuration"
 LEFT_TO: Final = f"{POD_WIRING_GROUP}/labelled-pods-left-to"
 """Annotation of our MutatingAdmissionPolicyBinding: whose configuration wires labelled pods instead."""
 
+# Its certificate.
+TRUSTED_UNTIL: Final = f"{POD_WIRING_GROUP}/former-authorities-until"
+"""Annotation of the certificate's Secret: until when authorities that issued before are trusted, RFC 3339."""
+INJECTORS: Final = ("cert-manager.io/inject-ca-from", "cert-manager.io/inject-ca-from-secret")
+"""Annotations of a webhook configuration by which cert-manager fills in its caBundle."""
+
 # The webhook.
 WEBHOOK_NAME: Final = "mutation.azure-workload-identity.io"
 WEBHOOK_PATH: Final = "/mutate-v1-pod"

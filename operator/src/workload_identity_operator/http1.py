@@ -84,13 +84,19 @@ class _Server:
     refuse: Refuse
     largest_body: int
     connections: set["_Connection"]
+    leaving: Callable[[], bool]
     held: int = 0
     date: bytes = b""
 
 
 @asynccontextmanager
 async def serving(
-    answer: Answer, refuse: Refuse, largest_body: int, bound: socket.socket, tls: ssl.SSLContext
+    answer: Answer,
+    refuse: Refuse,
+    largest_body: int,
+    bound: socket.socket,
+    tls: ssl.SSLContext,
+    leaving: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[None]:
     """Serve on the socket until the block ends; answers being made then have a few seconds.
 
@@ -100,8 +106,10 @@ async def serving(
         largest_body: Bytes.
         bound: Has its address, and does not listen yet.
         tls: Read at each handshake, so its certificate may change.
+        leaving: Whether the server ends soon: each answer then asks the client to come back by another
+            connection, which may reach another server, so that few are cut when it does end.
     """
-    server = _Server(answer, refuse, largest_body, set())
+    server = _Server(answer, refuse, largest_body, set(), leaving)
     server.date = _date()
     loop = asyncio.get_running_loop()
     listening = await loop.create_server(
@@ -241,6 +249,7 @@ class _Connection(asyncio.Protocol):
         if parser.should_upgrade():  # a body is not looked for then
             self._refuse(400, "wanted plain HTTP/1.1, found a request for another protocol")
             return
+        last = not parser.should_keep_alive() or self._server.leaving()
         request = Request(
             method=parser.get_method().decode("ascii"),
             path=_path_of(self._url),
@@ -248,7 +257,7 @@ class _Connection(asyncio.Protocol):
             body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
             peer=self._peer,
         )
-        self._put(request, last=not parser.should_keep_alive())
+        self._put(request, last=last)
 
     # What we do.
 

@@ -2,12 +2,16 @@
 
 import json
 import os
+import secrets
 import ssl
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -66,6 +70,23 @@ class Cluster:
 
     server: str
     open: Callable[[type[aiohttp.ClientResponse]], aiohttp.ClientSession]
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A Secret, whose data no `repr` shows.
+
+    Attributes:
+        data: As they are.
+        version: Its resourceVersion; "" for one that is not stored yet.
+        annotations: All of them.
+        labels: All of them.
+    """
+
+    data: Mapping[str, bytes] = field(repr=False)
+    version: str
+    annotations: Mapping[str, str]
+    labels: Mapping[str, str]
 
 
 def find_cluster(kubeconfig: Path | None) -> Cluster:
@@ -177,6 +198,20 @@ class KubeApi:
         self._server = server.rstrip("/")
         self._session = session
         self._on_answer = partial(on_answer, urlsplit(server).netloc)
+        self._told_time: tuple[str, float] | None = None
+
+    def now(self) -> datetime:
+        """Return the time by the API server's clock, time zone UTC; by ours until it has told.
+
+        It is what certificates are judged by when it calls us; ours may be wrong, and may jump.
+        """
+        if self._told_time is not None:
+            told, at = self._told_time
+            try:
+                return parsedate_to_datetime(told).astimezone(UTC) + timedelta(seconds=monotonic() - at)
+            except ValueError:
+                pass  # somebody between us writes dates of his own
+        return datetime.now(UTC)
 
     async def version(self) -> str:
         """Return the API server's `gitVersion`; "" when it tells none.
@@ -252,20 +287,27 @@ class KubeApi:
                 return None
             raise
 
-    async def apply_ca_bundle(self, name: str, webhooks: Iterable[str], bundle: bytes) -> None:
+    async def apply_ca_bundle(self, configuration: Json, webhooks: Iterable[str], bundle: bytes) -> bool:
         """Set the caBundle of the named webhooks of a configuration, and own nothing else of it.
 
-        Server-side apply under a field manager of our own: what the chart or a GitOps tool
-        applies stays theirs.
+        Server-side apply under a field manager of our own: what the chart or a GitOps tool applies stays
+        theirs. False when the configuration is no longer what was read, which then is to be looked at anew.
         """
         ca_bundle = b64encode(bundle).decode("ascii")
+        meta = {key: configuration["metadata"][key] for key in ("name", "resourceVersion")}
         body = {
             "apiVersion": _ADMISSION,
             "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": name},
+            "metadata": meta,
             "webhooks": [{"name": webhook, "clientConfig": {"caBundle": ca_bundle}} for webhook in webhooks],
         }
-        await self.apply(f"{_WEBHOOKS}/{name}", body)
+        try:
+            await self.apply(f"{_WEBHOOKS}/{meta['name']}", body)
+        except ApiError as error:
+            if error.status in {404, 409}:
+                return False
+            raise
+        return True
 
     async def apply_webhook(self, name: str, webhook: Json) -> Json:
         """Make a configuration have this webhook, by whose name it is known; return it as stored.
@@ -304,27 +346,71 @@ class KubeApi:
                 return None
             raise
 
-    async def secret(self, namespace: str, name: str) -> tuple[dict[str, bytes], str] | None:
-        """Return a Secret's data and its resourceVersion; None when there is no such one."""
-        found = await self.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
-        if found is None:
+    async def secret(self, namespace: str, name: str) -> Secret | None:
+        """Return a Secret; None when there is no such one."""
+        found = await self.get(f"{_secrets(namespace)}/{name}")
+        if found is None or "deletionTimestamp" in found["metadata"]:
             return None
         data = {key: b64decode(value or "") for key, value in (found.get("data") or {}).items()}
-        return data, found["metadata"]["resourceVersion"]
+        meta = found["metadata"]
+        return Secret(data, meta["resourceVersion"], meta.get("annotations") or {}, meta.get("labels") or {})
+
+    def secrets(self, namespace: str, name: str) -> AsyncIterator[tuple[str, Json]]:
+        """Yield the Secret of a name, then every change; see `changes`."""
+        return self.changes(_secrets(namespace), name)
 
     async def replace_secret(
-        self, namespace: str, name: str, data: Mapping[str, bytes], version: str
+        self,
+        namespace: str,
+        name: str,
+        data: Mapping[str, bytes],
+        annotations: Mapping[str, str | None],
+        version: str,
     ) -> bool:
-        """Replace a Secret's data if it is still of that resourceVersion; False when it is not."""
-        encoded = {key: b64encode(value).decode("ascii") for key, value in data.items()}
-        body = {"metadata": {"resourceVersion": version}, "data": encoded}
+        """Replace data and annotations (None: none) of a Secret if it is still of that resourceVersion.
+
+        False when it is not.
+        """
+        body = {
+            "metadata": {"resourceVersion": version, "annotations": dict(annotations)},
+            "data": _encoded(data),
+        }
         try:
             await self._call(
                 "PATCH",
-                f"/api/v1/namespaces/{namespace}/secrets/{name}",
+                f"{_secrets(namespace)}/{name}",
                 body=body,
                 content="application/merge-patch+json",
                 query={"fieldManager": FIELD_MANAGER},
+            )
+        except ApiError as error:
+            if error.status in {404, 409}:
+                return False
+            raise
+        return True
+
+    async def create_secret(self, namespace: str, name: str, secret: Secret) -> bool:
+        """Create a Secret; False when there is one by now.
+
+        By server-side apply, since rights can name the one Secret that may be applied, but not one that may
+        be created. Two who do it at once are two field managers, of whom the second finds a conflict.
+        """
+        meta = {"name": name, "annotations": dict(secret.annotations), "labels": dict(secret.labels)}
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": meta,
+            "type": "Opaque",
+            "data": _encoded(secret.data),
+        }
+        manager = f"{FIELD_MANAGER}-{secrets.token_hex(4)}"
+        try:
+            await self._call(
+                "PATCH",
+                f"{_secrets(namespace)}/{name}",
+                query={"fieldManager": manager},
+                body=body,
+                content=_APPLY,
             )
         except ApiError as error:
             if error.status == 409:  # noqa: PLR2004 - Conflict
@@ -463,6 +549,8 @@ class KubeApi:
                 timeout=aiohttp.ClientTimeout(total=30),
             ) as response:
                 answer = await response.read()
+                if told := response.headers.get("Date"):
+                    self._told_time = told, monotonic()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._on_answer(method, 0)
             reason = str(error) or type(error).__name__
@@ -476,6 +564,14 @@ class KubeApi:
             told = found.get("message") if isinstance(found, dict) else None
             raise ApiError(f"{method} {path}: {response.status}: {told or response.reason}", response.status)
         return dict(found)
+
+
+def _secrets(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/secrets"
+
+
+def _encoded(data: Mapping[str, bytes]) -> dict[str, str]:
+    return {key: b64encode(value).decode("ascii") for key, value in data.items()}
 
 
 def _meta(namespace: str) -> Json:

@@ -11,7 +11,7 @@ from typing import Final
 import aiohttp
 import kopf
 
-from workload_identity_operator import admission, certificates, trust, upgrades
+from workload_identity_operator import admission, certificates, upgrades
 from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.following import follow_all
 from workload_identity_operator.handlers import registry
@@ -25,6 +25,7 @@ from workload_identity_operator.reviews import Review
 from workload_identity_operator.serving import AdmissionServer, probes
 from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json
+from workload_identity_operator.trust import Files, Trust
 from workload_identity_operator.unlabelled import Unlabelled
 
 _log = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ _RETRY_AFTER: Final = 2.0
 """Seconds."""
 _LIST_EVERY: Final = 10 * 60.0
 """Seconds between listings of all ServiceAccounts, at most; at least half of it."""
-_LOOK_AT_FILES_EVERY: Final = 10.0
-"""Seconds."""
 
 
 async def operate(settings: Settings, cluster: Cluster) -> None:
@@ -63,6 +62,7 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
         def take_configurations(configurations: Mapping[str, Json]) -> None:
             peer.take_configurations(configurations)
             unlabelled.take_configurations(configurations)
+            trust.take_configurations(configurations)
 
         filled = asyncio.Event()
 
@@ -93,6 +93,10 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
             server.load(leaf, key)
             metrics.certificate_loaded(certificates.expiry_of(leaf).timestamp())
 
+        theirs = settings.certificate_folder is not None
+        unreadable = metrics.certificate_unreadable
+        trust = Files(settings, health, load, unreadable) if theirs else Trust(api, settings, health, load)
+
         async with probes(settings.health, settings.metrics, health, metrics) as addresses:
             _log.info("starting", extra={name: f"http://{where}" for name, where in addresses.items()})
             async with asyncio.TaskGroup() as duties:
@@ -112,7 +116,7 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
                         )
                     ),
                     duties.create_task(upgrades.follow(api, health, take_version)),
-                    duties.create_task(_keep_certificate(api, settings, health, metrics, load)),
+                    duties.create_task(trust.run()),
                 ]
 
                 def rest() -> None:
@@ -183,29 +187,3 @@ async def _keep_table(
                 _log.info("the table of ServiceAccounts is filled", extra={"identities": len(accounts)})
                 health.met("table")
         await asyncio.sleep(pause)
-
-
-async def _keep_certificate(
-    api: KubeApi,
-    settings: Settings,
-    health: Health,
-    metrics: Metrics,
-    load: Callable[[bytes, bytes], None],
-) -> None:
-    """Keep the certificate: ours and the caBundle, or the files that someone else keeps."""
-    folder = settings.certificate_folder
-    if folder is None:
-        await trust.keep(api, settings, health, lambda found: load(found.leaf, found.leaf_key))
-        return
-    health.met("caBundle")  # is whoever keeps the files' to set
-    loaded = None
-    while True:
-        try:
-            found = ((folder / "tls.crt").read_bytes(), (folder / "tls.key").read_bytes())
-            if found != loaded:
-                load(*found)
-                loaded = found
-        except (OSError, ValueError) as error:  # half-written: the pair that is served stays
-            metrics.certificate_unreadable()
-            _log.warning("the certificate in %s cannot be used: %s", folder, error)
-        await asyncio.sleep(_LOOK_AT_FILES_EVERY)

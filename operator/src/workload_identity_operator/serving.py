@@ -77,7 +77,12 @@ class AdmissionServer:
         """Listen from the first certificate on, until cancelled."""
         await self._certified.wait()
         async with http1.serving(
-            self._answer, self._refuse, contract.MAX_REVIEW_BYTES, self._socket, self._tls
+            self._answer,
+            self._refuse,
+            contract.MAX_REVIEW_BYTES,
+            self._socket,
+            self._tls,
+            leaving=lambda: self._health.draining,
         ):
             self._health.met("server")
             _log.info(
