@@ -6,11 +6,11 @@ import os
 import shutil
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cached_property, partial
 from http import HTTPStatus
-from http.client import HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,6 +98,8 @@ class ControlPlane:
         self._kubeconfig = kubeconfig or os.environ.get(NAMED_KUBECONFIG)
         self._open = ExitStack()
         self._children: list[Child] = list(parts)
+        self._commands: dict[str, Sequence[str]] = {}
+        self._ready: Callable[[], bool] = lambda: True
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -214,6 +216,35 @@ class ControlPlane:
             f"unset {NAMED_KUBECONFIG}."
         )
 
+    def kill(self, program: str) -> None:
+        """Kill a part of it, "etcd", as a crash would; `start_again` brings it back with what it had stored.
+
+        Raises:
+            ClusterUnusable: There is no such part, or the cluster is not one of our own.
+        """
+        pid = self.pid_of(program)
+        (child,) = (child for child in self._children if child.pid == pid)
+        self._children.remove(child)
+        child.end(0)
+
+    def start_again(self, program: str) -> None:
+        """Start a part anew that was killed, and wait until the API server is ready."""
+        (name,) = (name for name in self._commands if name.startswith(program))
+        child = self._run_child(self._open, self._commands[name])
+        if any(running.name.startswith("kube-apiserver") for running in self._children):
+            child.wait_until(self._ready, within=START_WITHIN)
+
+    def ask_etcd(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what etcd's own HTTP gateway answers to a POST, "/v3/maintenance/alarm"."""
+        with closing(_SocketConnection(self.folder / "etcd.sock")) as connection:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        if answer.status != HTTPStatus.OK:
+            raise ClusterUnusable(f"etcd answered {answer.status} to {path}: {text}")
+        found: dict[str, Any] = json.loads(text)
+        return found
+
     def check(self) -> None:
         """Raise ProcessFailed if a part of it has ended."""
         for child in self._children:
@@ -251,7 +282,8 @@ class ControlPlane:
         )
         tls = ssl.create_default_context(cafile=self.ca_file)
         tls.load_cert_chain(self.folder / "pki" / "admin.crt", self.folder / "pki" / "admin.key")
-        api_server.wait_until(partial(answers_ready, port, tls), within=START_WITHIN)
+        self._ready = partial(answers_ready, port, tls)
+        api_server.wait_until(self._ready, within=START_WITHIN)
         self.publish_discovery()
         if self._controllers:
             kubeconfig = self.folder / "kubeconfig-controllers"
@@ -266,6 +298,7 @@ class ControlPlane:
         # There is nothing to save, so they end at once.
         child = stack.enter_context(running(command, log=log, cwd=self.folder, grace=0))
         self._children.append(child)
+        self._commands[child.name] = command
         return child
 
     def _link(self, binaries: Mapping[str, Binary]) -> None:
@@ -302,6 +335,19 @@ class ControlPlane:
         self.ca_file = self.folder / "ca.crt"
         self.ca_file.write_bytes(base64.b64decode(authorities))
         self.issuer = json.loads(self.kubectl("get", "--raw", "/.well-known/openid-configuration"))["issuer"]
+
+
+class _SocketConnection(HTTPConnection):
+    """HTTP over a socket of the file system."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
 
 
 @contextmanager

@@ -75,11 +75,11 @@ def annotate_and_create(inside: Namespace, count: int, labels: Mapping[str, str]
 
 def wrongly_wired(inside: Namespace, tenant: str) -> dict[str, str]:
     """Return what is wrong with the pods of a namespace, by their names; {} when nothing is."""
-    faults = {one["metadata"]["name"]: _fault_of(one, tenant) for one in inside.get("pods")["items"]}
+    faults = {one["metadata"]["name"]: fault_of(one, tenant) for one in inside.get("pods")["items"]}
     return {name: fault for name, fault in faults.items() if fault}
 
 
-def _fault_of(stored: Mapping[str, Any], tenant: str) -> str:
+def fault_of(stored: Mapping[str, Any], tenant: str) -> str:
     """Return what differs from a pod that is wired for its ServiceAccount; "" when nothing does."""
     number = int(stored["spec"]["serviceAccountName"].removeprefix("sa-"))
     wanted = {

@@ -115,6 +115,7 @@ def operator_running(
     flags: Sequence[str] = (),
     kubeconfig: Path | None = None,
     ready: bool = True,
+    program: Sequence[str] = ("workload_identity_operator",),
 ) -> Iterator[Operator]:
     """Run the operator on a port of this machine until the context is left.
 
@@ -125,13 +126,14 @@ def operator_running(
         flags: Further flags.
         kubeconfig: As whom; None is the administrator.
         ready: Whether to wait until it is ready; else only until it listens for probes.
+        program: The module that is run, and its first arguments.
 
     Raises:
         ProcessFailed: It ended, or was not ready in time; the message has the end of its log.
     """
     log = plane.folder / f"operator-{port}.log"
     command = [
-        *(sys.executable, "-m", "workload_identity_operator", "run"),
+        *(sys.executable, "-m", *program, "run"),
         *("--kubeconfig", str(kubeconfig or plane.kubeconfig), "--listen", f"127.0.0.1:{port}"),
         *("--health-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0", "--log-level", "info"),
         *("--drain-seconds", "0", *flags),

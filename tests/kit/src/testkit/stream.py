@@ -1,0 +1,295 @@
+"""A stream of pods: created at a rate, each looked at, refused ones created again as a controller does.
+
+A program of its own, so that it shares no interpreter with what is tried meanwhile: `python -m testkit.stream
+PORT` is told on a connection to that port, in lines of JSON: first an `Order`, then the name of each phase
+that begins; the end of it ends the stream. It tells how many pods there are by now, and in the end what came
+of each phase.
+"""
+
+import asyncio
+import json
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import aiohttp
+
+from testkit import loopback
+from testkit.control_plane import ControlPlane
+from testkit.crowds import client_of, fault_of
+from testkit.processes import Child, running
+from testkit.workloads import pod
+from workload_identity_operator import contract
+
+PATIENCE = 120.0
+"""Seconds that a pod may take to come to be."""
+AGAIN_AFTER = 0.5
+"""Seconds until a refused pod is created again."""
+_ANSWER_WITHIN = 20.0
+_TELL_EVERY = 0.2
+_STARTS_WITHIN = 60.0
+_ENDS_WITHIN = PATIENCE + 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be created.
+
+    Attributes:
+        server: Base URL of the API server.
+        ca: File with its authorities.
+        certificate: Files of an administrator's certificate and key.
+        namespace: Where.
+        tenant: Of the pods' identity.
+        rate: Pods a second.
+        known: Pods are those of ServiceAccounts `sa-0` to `sa-<known - 1>`, which are there already, in
+            turns.
+        fresh: Each so many-th pod is of a ServiceAccount that is created, annotated, a breath before; 0:
+            none.
+    """
+
+    server: str
+    ca: str
+    certificate: tuple[str, str]
+    namespace: str
+    tenant: str
+    rate: float
+    known: int
+    fresh: int = 0
+
+
+@dataclass(slots=True)
+class Phase:
+    """What came of the pods that were begun in a phase.
+
+    Attributes:
+        name: Whatever its beginner called it.
+        pods: How many came to be, wired or not.
+        refused: Why webhook or policy refused pods of known ServiceAccounts, each time.
+        fresh_refused: Why they refused pods of fresh ones, each time.
+        away: How often the API server was not there, or could not store.
+        unwired: What is wrong with pods that came to be, by name.
+        lost: Pods that did not come to be at all, and why.
+        slowest: Seconds that the slowest one took to come to be.
+    """
+
+    name: str
+    pods: int = 0
+    refused: list[str] = field(default_factory=list)
+    fresh_refused: list[str] = field(default_factory=list)
+    away: int = 0
+    unwired: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    slowest: float = 0.0
+
+    def __str__(self) -> str:
+        """Return its figures."""
+        return (
+            f"{self.name}: {self.pods:,} pods, {len(self.unwired)} unwired, {len(self.lost)} lost, "
+            f"{len(self.refused)} creates refused, {len(self.fresh_refused)} more of fresh identities, "
+            f"{self.away} while the API server was away, slowest {self.slowest:.1f} s"
+        )
+
+
+class Stream:
+    """One that flows, see `flowing`.
+
+    Attributes:
+        pods: How many there are by now.
+        phases: What came of each, once it has ended.
+    """
+
+    def __init__(self, child: Child, connection: socket.socket) -> None:
+        self.pods = 0
+        self.phases: list[Phase] = []
+        self._child = child
+        self._connection = connection
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def begin(self, phase: str) -> None:
+        """Have pods from now on counted under this name."""
+        self.tell(phase)
+
+    def tell(self, what: Any) -> None:
+        """Tell the program something."""
+        self._child.check()
+        self._connection.sendall(json.dumps(what).encode() + b"\n")
+
+    def wait_for(self, pods: int) -> None:
+        """Wait until there are so many more."""
+        wanted = self.pods + pods
+        self._child.wait_until(lambda: self.pods >= wanted, within=PATIENCE)
+
+    def end(self) -> None:
+        """Have it end, and learn what came of it."""
+        self._connection.shutdown(socket.SHUT_WR)
+        self._listener.join(_ENDS_WITHIN)
+        assert self.phases, self._child.last_words()
+
+    def _listen(self) -> None:
+        with self._connection.makefile("rb") as lines:
+            for line in lines:
+                told = json.loads(line)
+                if isinstance(told, int):
+                    self.pods = told
+                else:
+                    self.phases = [Phase(**one) for one in told]
+
+
+async def _serve(port: int) -> None:
+    lines, told = await asyncio.open_connection("127.0.0.1", port)
+    order = Order(**json.loads(await lines.readline()))
+    trust = ssl.create_default_context(cafile=order.ca)
+    trust.load_cert_chain(*order.certificate)
+    limits = aiohttp.ClientTimeout(total=_ANSWER_WITHIN)
+    connector = aiohttp.TCPConnector(ssl=trust, limit=64)
+    async with aiohttp.ClientSession(order.server, connector=connector, timeout=limits) as session:
+        flow = _Flow(order, session)
+        hearing = asyncio.create_task(flow.hear(lines))
+        telling = asyncio.create_task(flow.tell(told))
+        await flow.create_all(hearing)
+        await flow.look_at_all()
+        telling.cancel()
+    told.write(json.dumps([asdict(phase) for phase in flow.phases]).encode() + b"\n")
+    await told.drain()
+    told.close()
+
+
+class _Flow:
+    def __init__(self, order: Order, session: aiohttp.ClientSession) -> None:
+        self._order = order
+        self._session = session
+        self._path = f"/api/v1/namespaces/{order.namespace}"
+        self.phases: list[Phase] = []
+        self._phase_of: dict[str, Phase] = {}
+
+    async def hear(self, lines: asyncio.StreamReader) -> None:
+        """Begin phases as told, until there is nothing more to hear."""
+        while line := await lines.readline():
+            self.phases.append(Phase(json.loads(line)))
+
+    async def tell(self, told: asyncio.StreamWriter) -> None:
+        """Tell for ever how many pods there are."""
+        while True:
+            told.write(f"{sum(phase.pods for phase in self.phases)}\n".encode())
+            await asyncio.sleep(_TELL_EVERY)
+
+    async def create_all(self, hearing: asyncio.Task[None]) -> None:
+        """Create pods at the rate until told to end."""
+        loop = asyncio.get_running_loop()
+        begin, number = loop.time(), 0
+        async with asyncio.TaskGroup() as tasks:
+            while not hearing.done():
+                await asyncio.sleep(max(0.0, begin + number / self._order.rate - loop.time()))
+                if self.phases:
+                    tasks.create_task(self._create(number, self.phases[-1]))
+                number += 1
+
+    async def _create(self, number: int, phase: Phase) -> None:
+        order = self._order
+        fresh = bool(order.fresh) and number % order.fresh == order.fresh - 1
+        account = order.known + number if fresh else number % order.known
+        name = f"pod-{number}"
+        self._phase_of[name] = phase
+        began = time.monotonic()
+        fault = "never tried"
+        while time.monotonic() - began < PATIENCE:
+            if not fresh or not (fault := await self._have_account(account)):
+                fault = await self._have_pod(pod(name, f"sa-{account}"), phase)
+            if not fault:
+                phase.pods += 1
+                phase.slowest = max(phase.slowest, time.monotonic() - began)
+                return
+            if contract.WEBHOOK_NAME in fault or "MutatingAdmissionPolicy" in fault:
+                (phase.fresh_refused if fresh else phase.refused).append(fault[:300])
+            else:
+                phase.away += 1
+            await asyncio.sleep(AGAIN_AFTER)
+        phase.lost[name] = fault
+
+    async def _have_account(self, number: int) -> str:
+        """Create a ServiceAccount, annotated; return why not, "" when it is there."""
+        annotations = {contract.CLIENT_ID: client_of(number)}
+        meta = {"name": f"sa-{number}", "annotations": annotations}
+        status, answer = await self._call("POST", "/serviceaccounts", {"metadata": meta})
+        return "" if status in {201, 409} else f"{status}: {answer.get('message')}"
+
+    async def _have_pod(self, manifest: Mapping[str, Any], phase: Phase) -> str:
+        """Create a pod and look at it; return why not, "" when it is there."""
+        name = manifest["metadata"]["name"]
+        status, answer = await self._call("POST", "/pods", manifest)
+        if status == 409:  # an answer was lost, the pod was not
+            status, answer = await self._call("GET", f"/pods/{name}")
+        if status not in {200, 201}:
+            return f"{status}: {answer.get('message')}"
+        if fault := fault_of(answer, self._order.tenant):
+            phase.unwired[name] = fault
+        return ""
+
+    async def look_at_all(self) -> None:
+        """Look at all pods that are stored: whatever was answered, these count."""
+        stored, following = set[str](), ""
+        while True:
+            more = f"&continue={following}" if following else ""
+            status, answer = await self._call("GET", f"/pods?limit=500{more}")
+            assert status == 200, answer
+            for one in answer["items"]:
+                name = one["metadata"]["name"]
+                stored.add(name)
+                if name in self._phase_of and (fault := fault_of(one, self._order.tenant)):
+                    self._phase_of[name].unwired[name] = fault
+            following = answer["metadata"].get("continue", "")
+            if not following:
+                break
+        for name in self._phase_of.keys() - stored:
+            self._phase_of[name].lost.setdefault(name, "was created, and is gone")
+
+    async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        try:
+            async with self._session.request(method, self._path + path, json=body) as response:
+                return response.status, json.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return 0, {"message": f"{type(error).__name__}: {error}"}
+
+
+@contextmanager
+def flowing(
+    plane: ControlPlane, namespace: str, *, tenant: str, rate: float, known: int, fresh: int = 0
+) -> Iterator[Stream]:
+    """Have a stream of pods flow until the context is left; what came of it is in its `phases` afterwards.
+
+    See `Order`. The ServiceAccounts that are known must be there; see `crowds.create_account`.
+    """
+    pki = plane.folder / "pki"
+    order = Order(
+        server=plane.server,
+        ca=str(plane.ca_file),
+        certificate=(f"{pki}/admin.crt", f"{pki}/admin.key"),
+        namespace=namespace,
+        tenant=tenant,
+        rate=rate,
+        known=known,
+        fresh=fresh,
+    )
+    with loopback.listening("127.0.0.1", 0) as listener:
+        listener.settimeout(_STARTS_WITHIN)
+        command = [sys.executable, "-m", "testkit.stream", str(listener.getsockname()[1])]
+        with running(command, log=plane.folder / f"stream-{namespace}.log") as child:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(None)
+                stream = Stream(child, connection)
+                stream.tell(asdict(order))
+                yield stream
+                stream.end()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1])))
