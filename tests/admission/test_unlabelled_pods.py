@@ -3,11 +3,9 @@
 import json
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from testkit.control_plane import ControlPlane
 from testkit.installation import (
@@ -17,6 +15,7 @@ from testkit.installation import (
     free_port,
     install_chart,
     operator_running,
+    second_running,
     serve,
 )
 from testkit.processes import ProcessFailed, finish
@@ -170,19 +169,12 @@ def test_edit_by_hand_is_put_right(installed: tuple[Served, Namespace], path: st
     assert after["metadata"]["generation"] == before["metadata"]["generation"] + 2
 
 
-def test_replicas_agree(installed: tuple[Served, Namespace], tmp_path: Path) -> None:
+def test_replicas_agree(installed: tuple[Served, Namespace]) -> None:
     """A second one, started later, finds what it would write."""
     served, inside = installed
     plane = served.plane
-    issued = trustme.CA().issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(tmp_path / "tls.key")
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
-    flags = ["--disable-cert-rotation", f"--webhook-cert-dir={tmp_path}"]  # there is no Secret to share
     before = plane.get(*CONFIGURATION)["metadata"]["resourceVersion"]
-    kubeconfig = plane.kubeconfig_for(RELEASE, NAMESPACE)
-    with operator_running(
-        plane, free_port(), environ=served.environ, flags=flags, kubeconfig=kubeconfig
-    ) as second:
+    with second_running(served) as second:
         second.child.wait_until(lambda: "PodWirings are kept" in second.child.log.read_text(), within=20)
         assert plane.get(*CONFIGURATION)["metadata"]["resourceVersion"] == before
         with fresh_namespace(plane) as another:

@@ -372,17 +372,16 @@ class Files:
             await asyncio.sleep(LOOK_AT_FILES_EVERY)
 
     def _judge(self) -> None:
-        """Take the caBundle for confirmed when it vouches for what is served.
+        """Take the caBundle for confirmed unless it is there and does not vouch for what is served.
 
         An empty one has the API server trust what its system does, which we cannot know; unless an injector
-        is to fill it.
+        is to fill it. Where there is no configuration of our name it is in one that others keep, as they do
+        the files.
         """
         webhooks = _webhooks_of(self._configuration or {})
         annotations = (self._configuration or {}).get("metadata", {}).get("annotations") or {}
         empty_will_do = not any(name in annotations for name in contract.INJECTORS)
-        if not webhooks:
-            why = f"MutatingWebhookConfiguration {self._name} is not there"
-        elif self._loaded is None:
+        if self._loaded is None:
             why = "no certificate to compare it with"
         elif all(_vouches(_bundle_of(one), self._loaded[0], empty=empty_will_do) for one in webhooks):
             self._health.met("caBundle")

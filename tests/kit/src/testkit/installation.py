@@ -156,7 +156,7 @@ def second_running(served: Served) -> Iterator[Operator]:
 
     It has a certificate of its own that it does not publish: outside a cluster there is no Secret to share
     one through, so its authority would take the place of the first one's in the caBundle, and reviews would
-    fail for a minute.
+    fail for a minute. So it is never ready, and not waited for.
     """
     plane, port = served.plane, free_port()
     certificates = plane.folder / f"certificate-{port}"
@@ -166,8 +166,11 @@ def second_running(served: Served) -> Iterator[Operator]:
     pair.private_key_pem.write_to_path(certificates / "tls.key")
     flags = [*served.flags, "--disable-cert-rotation", f"--webhook-cert-dir={certificates}"]
     kubeconfig = plane.kubeconfig_for(RELEASE, NAMESPACE)
-    with operator_running(plane, port, environ=served.environ, flags=flags, kubeconfig=kubeconfig) as second:
-        yield second
+    second = operator_running(
+        plane, port, environ=served.environ, flags=flags, kubeconfig=kubeconfig, ready=False
+    )
+    with second as operator:
+        yield operator
 
 
 def _starting(log: Path, start: int) -> Mapping[str, str] | None:
