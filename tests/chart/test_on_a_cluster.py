@@ -95,6 +95,7 @@ MATRIX: dict[str, Values] = {
         "timeoutSeconds": 30,
     },
     "policy": {"engine": "policy", "guard": True},
+    "dashboard": {"grafanaDashboard": {"enabled": True, "annotations": {"grafana_folder": "Identity"}}},
     "policy by label": {
         "engine": "policy",
         "selection": "label",

@@ -70,6 +70,10 @@ SPREAD = "topologySpreadConstraints"
         ({"podDisruptionBudget": {"minAvailable": "most"}}, "at '/podDisruptionBudget/minAvailable'"),
         ({"admissionsEnforcer": {"disabled": "no"}}, "at '/admissionsEnforcer/disabled'"),
         ({"nameOverride": "Big"}, "at '/nameOverride'"),
+        ({"serviceMonitor": {"interval": "often"}}, "at '/serviceMonitor/interval'"),
+        ({"serviceMonitor": {"selector": {}}}, "at '/serviceMonitor': additional properties 'selector'"),
+        ({"prometheusRule": {"runbookURL": "https://a/b#c"}}, "at '/prometheusRule/runbookURL'"),
+        ({"grafanaDashboard": {"labels": {"a": 1}}}, "at '/grafanaDashboard/labels/a'"),
         ({"fullnameOverride": "1st"}, "at '/fullnameOverride'"),
         ({"webhook": {"url": "http://127.0.0.1:9443"}}, "at '/webhook/url'"),
         ({"webhook": None}, "missing property 'webhook'"),
@@ -106,6 +110,14 @@ SPREAD = "topologySpreadConstraints"
         ),
         ({CTE: {"azureKubernetesCACTBLabelSelector": "{}"}}, "set azureKubernetesCACTBSignerName too"),
         ({CTE: {"azureKubernetesTokenProxy": "https://h#f"}}, "azureKubernetesTokenProxy"),
+        (
+            {"serviceMonitor": {"enabled": True}, "webhook": {"url": "https://127.0.0.1:9443"}},
+            "with webhook.url nothing runs in the cluster that could be scraped",
+        ),
+        (
+            {"prometheusRule": {"enabled": True, "disabled": ["PeerPresent"]}},
+            '"PeerPresent" is no alert; name any of WorkloadIdentityOperatorAbsent, ',
+        ),
     ],
     ids=str,
 )  # fmt: skip

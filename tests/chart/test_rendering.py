@@ -20,7 +20,8 @@ Render = Callable[..., dict[str, Any]]
 Values = dict[str, Any]
 
 CERTIFIED: Values = {"enabled": True}
-ALL: Values = {"engine": "policy", "guard": True, "networkPolicy": {"enabled": True}}
+SEEN: Values = {name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "grafanaDashboard")}
+ALL: Values = {"engine": "policy", "guard": True, "networkPolicy": {"enabled": True}, **SEEN}
 """What brings every object that the chart can make."""
 TERM = {"key": "a", "operator": "Exists"}
 OUTSIDE = {"webhook": {"url": "https://127.0.0.1:9443"}}
@@ -638,6 +639,27 @@ OTHERS: dict[str, Any] = {
     "serviceAccount.create": False,
     "serviceAccount.name": "a",
     "serviceAccount.annotations": {"a": "b"},
+    "serviceMonitor.enabled": True,
+    "serviceMonitor.namespace": "a",
+    "serviceMonitor.labels": {"a": "b"},
+    "serviceMonitor.annotations": {"a": "b"},
+    "serviceMonitor.interval": "30s",
+    "serviceMonitor.scrapeTimeout": "10s",
+    "serviceMonitor.honorLabels": False,
+    "serviceMonitor.relabelings": [{"action": "labeldrop", "regex": "a"}],
+    "serviceMonitor.metricRelabelings": [{"action": "labeldrop", "regex": "a"}],
+    "prometheusRule.enabled": True,
+    "prometheusRule.namespace": "a",
+    "prometheusRule.labels": {"a": "b"},
+    "prometheusRule.annotations": {"a": "b"},
+    "prometheusRule.alertLabels": {"a": "b"},
+    "prometheusRule.disabled": ["WorkloadIdentityPeerPresent"],
+    "prometheusRule.job": "a",
+    "prometheusRule.runbookURL": "https://a",
+    "grafanaDashboard.enabled": True,
+    "grafanaDashboard.namespace": "a",
+    "grafanaDashboard.labels": {"a": "b"},
+    "grafanaDashboard.annotations": {"a": "b"},
     "commonLabels": {"a": "b"},
     "podLabels": {"a": "b"},
     "podAnnotations": {"a": "b"},
@@ -681,6 +703,12 @@ NEEDED: dict[str, Values] = dict.fromkeys(BOTH, BOTH) | {
     "networkPolicy.apiServerPorts": CLOSED,
     **{f"certManager.{name}": CERT_MANAGER for name in ("issuerRef", "duration", "renewBefore")},
     f"{CTE}.azureKubernetesCACTBLabelSelector": SIGNER,
+    **{
+        name: {f"{section}.enabled": True}
+        for section in SEEN
+        for name in OTHERS
+        if name.startswith(f"{section}.") and name != f"{section}.enabled"
+    },
 }
 """What else must be set for some of them."""
 

@@ -72,6 +72,14 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- printf "%s-declared" (include "workload-identity-operator.fullname" .) -}}
 {{- end -}}
 
+{{- define "workload-identity-operator.metrics" -}}
+{{- printf "%s-metrics" (include "workload-identity-operator.fullname" . | trunc 55 | trimSuffix "-") -}}
+{{- end -}}
+
+{{- define "workload-identity-operator.dashboard" -}}
+{{- printf "%s-dashboard" (include "workload-identity-operator.fullname" .) -}}
+{{- end -}}
+
 {{- define "workload-identity-operator.guard" -}}
 {{- printf "%s-guard" (include "workload-identity-operator.fullname" .) -}}
 {{- end -}}

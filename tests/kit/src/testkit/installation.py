@@ -48,9 +48,13 @@ class Operator:
         """Whether `/readyz` says so."""
         return _get(f"{self.health}/readyz")[0] == 200
 
+    def scrape(self) -> str:
+        """Return what Prometheus gets."""
+        return _get(f"{self.metrics}/metrics")[1]
+
     def metric(self, name: str) -> float:
         """Return the value of the series written exactly like this, labels included; 0 when there is none."""
-        for line in _get(f"{self.metrics}/metrics")[1].splitlines():
+        for line in self.scrape().splitlines():
             series, _, value = line.rpartition(" ")
             if series == name:
                 return float(value)
@@ -95,12 +99,18 @@ class Served:
 
 
 @contextmanager
-def serve(plane: ControlPlane, values: Mapping[str, object]) -> Iterator[Served]:
-    """Install the chart with these values and run the operator with the rights of its ServiceAccount."""
+def serve(plane: ControlPlane, values: Mapping[str, object], flags: Sequence[str] = ()) -> Iterator[Served]:
+    """Install the chart with these values and run the operator with the rights of its ServiceAccount.
+
+    `flags` are added to those that the values make necessary.
+    """
     port = free_port()
     install_chart(plane, port, values)
     environ = {"AZURE_TENANT_ID": str(values["azureTenantID"])}
-    flags = [f"--authority-host={host}"] if (host := values.get("azureAuthorityHost")) else []
+    flags = [
+        *([f"--authority-host={host}"] if (host := values.get("azureAuthorityHost")) else []),
+        *flags,
+    ]
     kubeconfig = plane.kubeconfig_for(RELEASE, NAMESPACE)
     with operator_running(plane, port, environ=environ, flags=flags, kubeconfig=kubeconfig) as operator:
         yield Served(plane, port, environ, flags, operator)
