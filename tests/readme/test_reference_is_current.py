@@ -118,6 +118,9 @@ def test_rights(role: str) -> None:
             ("mutatingadmissionpolicybindings", ("get", "list", "watch"), True),
             ("events", ("create",), False),
         },
-        "role": {("secrets", ("get", "patch"), True), ("configmaps", ("get", "list", "watch"), True)},
+        "role": {
+            ("secrets", ("get", "list", "watch", "create", "patch"), True),
+            ("configmaps", ("get", "list", "watch"), True),
+        },
     }
     assert granted == wanted[role]
