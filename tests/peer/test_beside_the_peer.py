@@ -31,7 +31,7 @@ from testkit.neighbours import installed, peer_configuration
 from testkit.processes import ProcessFailed
 from testkit.workloads import CLIENT, Namespace, env_of, eventually, fresh_namespace, pod
 from workload_identity_operator import contract
-from workload_identity_operator.peer import peer_among
+from workload_identity_operator.releases import peer_among
 
 TENANT = "99999999-8888-7777-6666-555555555555"
 VALUES = {"azureTenantID": TENANT, "engine": "auto"}

@@ -15,42 +15,13 @@ from typing import Final
 from workload_identity_operator import contract, events
 from workload_identity_operator.following import RETRY_AFTER
 from workload_identity_operator.kube import ApiError, KubeApi
+from workload_identity_operator.releases import UNLABELLED_ONLY, left_to, peer_among
 from workload_identity_operator.shapes import Json
 
 RELOADED_AFTER: Final = 3.0
 """Seconds from a change of the binding until API servers surely go by it; they reload once a second."""
 
-_UNLABELLED: Final[Json] = {
-    "matchExpressions": [{"key": contract.USE_LABEL, "operator": "NotIn", "values": ["true"]}]
-}
-_CHART: Final = "workload-identity-operator-"
-"""Begins the label `helm.sh/chart` of each release of ours."""
-
 _log = logging.getLogger(__name__)
-
-
-def peer_among(configurations: Mapping[str, Json], ours: str) -> str:
-    """Return the name of the peer's MutatingWebhookConfiguration; "" when there is none.
-
-    Args:
-        configurations: All there are, by name.
-        ours: The name of our own. Other releases of our chart are no peer either.
-    """
-    found = (
-        name
-        for name in sorted(configurations)
-        if name != ours
-        and not (configurations[name]["metadata"].get("labels") or {})
-        .get("helm.sh/chart", "")
-        .startswith(_CHART)
-        and (name == contract.PEER_CONFIGURATION or _is_named_as_peers(configurations[name]))
-    )
-    return next(found, "")
-
-
-def _is_named_as_peers(configuration: Json) -> bool:
-    webhooks = configuration.get("webhooks") or ()
-    return any(webhook["name"] == contract.WEBHOOK_NAME for webhook in webhooks)
 
 
 class Peer:
@@ -102,7 +73,7 @@ class Peer:
         """
         if not self._peer:
             return {}, {}
-        return {contract.LEFT_TO: self._peer}, {"matchResources": {"objectSelector": _UNLABELLED}}
+        return {contract.LEFT_TO: self._peer}, {"matchResources": {"objectSelector": UNLABELLED_ONLY}}
 
     async def run(self) -> None:
         """Keep the binding for ever."""
@@ -124,7 +95,7 @@ class Peer:
             return
         binding, peer = self._binding, self._peer
         if binding and not _leaves(binding, peer):
-            former = _left_to(binding)
+            former = left_to(binding)
             written = await self._api.apply_hand_off(binding, *self.hand_off())
             if written is None:
                 return  # somebody wrote it meanwhile: the watch brings what they wrote
@@ -147,9 +118,4 @@ class Peer:
 def _leaves(binding: Json, peer: str) -> bool:
     """Whether the binding leaves labelled pods to that peer; to nobody when that is ""."""
     selector = ((binding.get("spec") or {}).get("matchResources") or {}).get("objectSelector")
-    return _left_to(binding) == peer and (selector == _UNLABELLED) is bool(peer)
-
-
-def _left_to(binding: Json) -> str:
-    annotations = binding["metadata"].get("annotations") or {}
-    return str(annotations.get(contract.LEFT_TO, ""))
+    return left_to(binding) == peer and (selector == UNLABELLED_ONLY) is bool(peer)
