@@ -22,6 +22,8 @@ CONTROLLERS = (
 )
 """What runs in kube-controller-manager; the rest needs nodes, volumes or a network, or nobody misses it."""
 
+_ISSUER = "--service-account-issuer="  # the first one signs; the API server takes none twice
+
 
 def etcd(program: Path, folder: Path) -> list[str]:
     """Return how to run etcd with data and sockets inside the folder.
@@ -58,12 +60,12 @@ def api_server(program: Path, folder: Path, port: int, extra: Sequence[str]) -> 
         "--advertise-address=127.0.0.1",
         f"--secure-port={port}",
         "--permit-port-sharing",  # with the socket that reserves the port
-        f"--service-account-issuer={server}",
+        f"--service-account-issuer={issuer_among(extra) or server}",
         f"--service-account-jwks-uri={server}/openid/v1/jwks",
         "--service-cluster-ip-range=10.0.0.0/24",
         "--authorization-mode=RBAC",
         "--endpoint-reconciler-type=none",  # a loopback address is no endpoint
-        *extra,
+        *(one for one in extra if one != f"{_ISSUER}{issuer_among(extra)}"),
     ]
 
 
@@ -84,6 +86,11 @@ def kept_small(folder: Path) -> list[str]:
         "--max-mutating-requests-inflight=1000",
         "--profiling=false",
     ]
+
+
+def issuer_among(arguments: Sequence[str]) -> str:
+    """Return the first issuer that kube-apiserver's arguments name; "" when they name none."""
+    return next((one.removeprefix(_ISSUER) for one in arguments if one.startswith(_ISSUER)), "")
 
 
 def controller_manager(program: Path, folder: Path, kubeconfig: Path) -> list[str]:

@@ -65,7 +65,7 @@ class ControlPlane:
         folder: Its private folder: kubeconfigs, certificates, logs; for callers' files too.
         kubeconfig: That of an administrator.
         server: The API server's address, "https://127.0.0.1:41234".
-        issuer: The `iss` of ServiceAccount tokens; ours is `server`.
+        issuer: The `iss` of ServiceAccount tokens; ours is `server` unless `apiserver_args` name another.
         ca_file: The authorities that vouch for `server`, in PEM.
     """
 
@@ -269,7 +269,8 @@ class ControlPlane:
         write_pki(self.folder / "pki", PARTIES)
         self.ca_file = self.folder / "pki" / "ca.crt"
         port = stack.enter_context(_reserved_port())
-        self.server = self.issuer = f"https://127.0.0.1:{port}"
+        self.server = f"https://127.0.0.1:{port}"
+        self.issuer = components.issuer_among(self._apiserver_args) or self.server
         admin = certificate(self.folder / "pki", "admin")
         write_kubeconfig(self.kubeconfig, self.server, self.ca_file, admin)
 
