@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from workload_identity_operator import __version__, contract
+from workload_identity_operator.check.command import command as check_command
 from workload_identity_operator.errors import SettingsInvalid
 from workload_identity_operator.settings import LOG_LEVELS, TLS_VERSIONS, Flags, read_settings
 
@@ -143,6 +144,22 @@ def rehearse(namespace: str, labels: Sequence[str], deployment: str, timeout: fl
         sys.exit(1)
 
 
+def flags_of(arguments: Sequence[str]) -> Flags:
+    """Return the flags that arguments of `run` give.
+
+    Raises:
+        ValueError: They are none; the message says which is not.
+    """
+    try:
+        context = run.make_context("run", _as_click_reads(arguments))
+    except click.ClickException as wrong:
+        raise ValueError(wrong.format_message()) from wrong
+    return Flags(**context.params)
+
+
+cli.add_command(check_command(flags_of))
+
+
 def _leave_out_kubernetes_client() -> None:
     """Keep kopf from importing the official client, which it does wherever that is installed.
 
@@ -186,7 +203,9 @@ def _as_click_reads(arguments: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Run the command line."""
-    arguments = _as_click_reads(sys.argv[1:])
+    arguments = sys.argv[1:]
+    if arguments[:1] != ["check"]:  # which has no peer, and short options
+        arguments = _as_click_reads(arguments)
     if "--version" in arguments:
         click.echo(_version())
         return
@@ -196,7 +215,10 @@ def main() -> None:
         click.echo(wrong.format_message(), err=True)
         sys.exit(2)
     except click.ClickException as wrong:
-        click.echo(f"error: {wrong.format_message()} (see workload-identity-operator run --help)", err=True)
+        name = "check" if arguments[:1] == ["check"] else "run"
+        click.echo(
+            f"error: {wrong.format_message()} (see workload-identity-operator {name} --help)", err=True
+        )
         sys.exit(2)
     sys.exit(status)
 

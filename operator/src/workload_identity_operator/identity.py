@@ -23,10 +23,11 @@ from workload_identity_operator.shapes import integer
 from workload_identity_operator.token_endpoint import TokenEndpoint
 
 _GUID: Final = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_SHAPES: Final = {
+SHAPES: Final = {
     contract.CLIENT_ID: re.compile(_GUID),
     contract.TENANT_ID: re.compile(_GUID + r"|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"),  # or one of its domains
 }
+"""What the values of annotations must look like for Entra to know them."""
 # Unicode White_Space; str.strip() would also take U+001C to U+001F.
 _WHITE_SPACE: Final = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -127,7 +128,7 @@ def identity_of(
 
 def is_guid(text: str) -> bool:
     """Whether it has the shape of a client id."""
-    return _SHAPES[contract.CLIENT_ID].fullmatch(text) is not None
+    return SHAPES[contract.CLIENT_ID].fullmatch(text) is not None
 
 
 def token_expiration(pod: Mapping[str, str], account: Mapping[str, str]) -> int:
@@ -180,7 +181,7 @@ def wants_legacy_path(annotations: Mapping[str, str], *, default: bool) -> bool:
 def account_warnings(account: Mapping[str, str]) -> Sequence[str]:
     """Return what is odd about a ServiceAccount's annotations, one sentence each."""
     warnings = list(_unknown_keys("ServiceAccount annotation", account, contract.SERVICE_ACCOUNT_ANNOTATIONS))
-    for key, shape in _SHAPES.items():
+    for key, shape in SHAPES.items():
         value = account.get(key, "")
         if value and not shape.fullmatch(value.strip(_WHITE_SPACE)):
             name = key.removeprefix(contract.PREFIX)

@@ -2,7 +2,7 @@
 
 `manifests/install.yaml` is the chart rendered with its default values, for `envsubst | kubectl apply` on any
 cluster; `manifests/policy.yaml` adds what only newer API servers take; the chart's README.md has a table of
-values.yaml.
+values.yaml, docs/check.md one of what `check` finds.
 """
 
 import json
@@ -18,6 +18,7 @@ import yaml
 
 from testkit.binaries import BinariesMissing, provide
 from testkit.processes import ProcessFailed, output_of
+from workload_identity_operator.check.findings import CODES
 from workload_identity_operator.settings import DEFAULT_NAMESPACE
 
 ROOT: Final = Path(__file__).parents[4]
@@ -61,8 +62,8 @@ STATIC: Final = {
     r"# Source: .*\n": "",
 }
 
-TABLE: Final = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- /values -->)", re.DOTALL)
-"""Where the table stands in the chart's README.md."""
+TABLE: Final = r"(?<=<!-- {0} -->\n).*(?=<!-- /{0} -->)"
+"""Where a table of a name stands in a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,9 @@ def made_files() -> dict[Path, str]:
     """
     readme = CHART / "README.md"
     values = read_values((CHART / "values.yaml").read_text(encoding="utf-8"))
+    findings = ROOT / "docs" / "check.md"
     return {
+        findings: with_table(findings.read_text(encoding="utf-8"), table_of_findings(), "findings"),
         ROOT / "manifests" / "install.yaml": static(rendered({"engine": "webhook"}, tests=False)),
         ROOT / "manifests" / "policy.yaml": static_policy(rendered({"engine": "policy"}, tests=False)),
         readme: with_table(readme.read_text(encoding="utf-8"), table(values)),
@@ -196,15 +199,24 @@ def table(values: list[Value]) -> str:
     return "".join([row("Value", "Type", "Default", "Effect"), row(*["---"] * 4), *rows])
 
 
-def with_table(readme: str, markdown: str) -> str:
-    """Return a README with the table between its two marks.
+def table_of_findings() -> str:
+    """Return what `check` can find as a table in Markdown."""
+    rows = [
+        f"| `{name}` | {code.severity} | {code.meaning} | {code.cure} |\n" for name, code in CODES.items()
+    ]
+    return "".join(["| code | severity | meaning | cure |\n", "| --- | --- | --- | --- |\n", *rows])
+
+
+def with_table(readme: str, markdown: str, name: str = "values") -> str:
+    """Return a page with the table between the two marks of its name.
 
     Raises:
         ValueError: It has no such marks.
     """
-    written, times = TABLE.subn(lambda _: f"\n{markdown}\n", readme)
+    marked = re.compile(TABLE.format(name), re.DOTALL)
+    written, times = marked.subn(lambda _: f"\n{markdown}\n", readme)
     if times != 1:
-        raise ValueError("the chart's README.md needs the lines <!-- values --> and <!-- /values -->")
+        raise ValueError(f"the page needs the lines <!-- {name} --> and <!-- /{name} -->")
     return written
 
 
