@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from testkit import images
 from testkit.binaries import provide
+from testkit.images import debian
 from testkit.node import PROGRAMS, Node, requirements
 from testkit.workloads import Namespace, fresh_namespace
 
@@ -29,6 +31,16 @@ def node(pytestconfig: pytest.Config) -> Iterator[Node]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Node() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def operator_image(node: Node, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The operator's image, which the node has; its Python serves for other programs too."""
+    if reason := debian.lacking():
+        pytest.skip(reason)
+    built = images.build(images.OPERATOR, tmp_path_factory.mktemp("images"), newer=True)
+    node.load(built.archive)
+    return built.reference
 
 
 @pytest.fixture

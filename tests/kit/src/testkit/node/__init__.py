@@ -20,7 +20,7 @@ from testkit import components as control
 from testkit.binaries import CONTROL_PLANE, NODE_PROGRAMS, Binary, provide
 from testkit.control_plane import ControlPlane, answers_ready
 from testkit.folders import throwaway_folder
-from testkit.node import components, pause, requirements
+from testkit.node import cgroups, components, pause, requirements
 from testkit.node.cgroups import filesystem, swept
 from testkit.pki import certificate, write_kubeconfig, write_pki
 from testkit.processes import Child, finish, output_of, running
@@ -84,6 +84,15 @@ class Node:
     def importing(self, archive: Path | str) -> list[str]:
         """Return the command that does so."""
         return self._containerd("images", "import", f"--snapshotter={self._snapshotter}", str(archive))
+
+    def memory_of(self, pod: str) -> int:
+        """Return the bytes of memory that the processes of a pod, named by its uid, cannot be without."""
+        return cgroups.own_memory(self.folder.name, pod)
+
+    def kill(self, container: str) -> None:
+        """End a container, named as in its pod's status, as the kernel would: SIGKILL."""
+        name = container.removeprefix("containerd://")
+        output_of(self._containerd("tasks", "kill", "--signal=SIGKILL", name), env=requirements.environment())
 
     def inside(self, command: Sequence[str | Path], *, network: bool = False) -> list[str | Path]:
         """Return how to run a command in the node's namespaces, or in its network only."""

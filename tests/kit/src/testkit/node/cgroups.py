@@ -25,10 +25,12 @@ def hierarchies() -> list[Path]:
     return [path for path in sorted(ROOT.iterdir()) if (path / "tasks").exists() and not path.is_symlink()]
 
 
-def memory(cgroup: Path) -> Path:
-    """Return the folder that has the memory figures of a cgroup, whose path is as /proc/PID/cgroup has it."""
-    first = ROOT if (ROOT / "cgroup.controllers").exists() else ROOT / "memory"
-    return first / str(cgroup).lstrip("/")
+def own_memory(name: str, pod: str) -> int:
+    """Return the bytes of memory of a pod's processes, files' caches aside; `name` is the node's cgroup."""
+    second = (ROOT / "cgroup.controllers").exists()
+    (found,) = (ROOT if second else ROOT / "memory").glob(f"{name}/kubepods/**/pod{pod}/memory.stat")
+    figures = dict(line.split() for line in found.read_text(encoding="ascii").splitlines())
+    return int(figures["anon" if second else "total_rss"])
 
 
 @contextmanager
