@@ -162,6 +162,7 @@ def test_an_operator_outside_the_cluster(render: Render, given: str, called: str
         "ClusterRole",
         "ClusterRoleBinding",
         "CustomResourceDefinition",
+        "Lease",
         "MutatingWebhookConfiguration",
         "Role",
         "RoleBinding",
@@ -217,6 +218,7 @@ def test_declines_the_admissions_enforcer(render: Render) -> None:
     assert obeyed["MutatingWebhookConfiguration"]["metadata"]["annotations"] == {
         "note": "a",
         contract.UNLABELLED_PODS: "webhook",
+        contract.SELECTION: "serviceAccount",
     }
 
 
@@ -332,7 +334,7 @@ def test_cert_manager_instead_of_the_operator(render: Render) -> None:
     leaf, authority = objects["Certificate"], objects["authority Certificate"]
 
     assert "Secret" not in objects
-    assert [rule["resources"] for rule in objects["Role"]["rules"]] == [["configmaps"]]
+    assert [rule["resources"] for rule in objects["Role"]["rules"]] == [["configmaps"], ["leases"]]
     injected = objects["MutatingWebhookConfiguration"]["metadata"]["annotations"]
     assert injected["cert-manager.io/inject-ca-from"] == f"here/{leaf['metadata']['name']}"
     assert leaf["spec"]["dnsNames"] == [f"{name}.here.svc"]
@@ -603,6 +605,8 @@ OTHERS: dict[str, Any] = {
     "engine": "policy",
     "selection": "label",
     "guard": True,
+    "healing.mode": "dryRun",
+    "healing.pauseSeconds": 7,
     "webhook.url": "https://a",
     "failurePolicy": "Ignore",
     "timeoutSeconds": 7,
@@ -699,6 +703,7 @@ CLOSED: Values = {"networkPolicy.enabled": True}
 CERT_MANAGER: Values = {"certManager.enabled": True}
 
 NEEDED: dict[str, Values] = dict.fromkeys(BOTH, BOTH) | {
+    "healing.pauseSeconds": {"healing.mode": "dryRun"},
     **{f"networkPolicy.{name}": CLOSED for name in ("webhookFrom", "metricsFrom", "apiServerTo")},
     "networkPolicy.apiServerPorts": CLOSED,
     **{f"certManager.{name}": CERT_MANAGER for name in ("issuerRef", "duration", "renewBefore")},
@@ -737,3 +742,31 @@ def test_every_value_does_something() -> None:
 
     assert names == list(OTHERS)
     assert [name for name in names if not changes(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "rights"),
+    [
+        ("off", set()),
+        (False, set()),
+        ("dryRun", {"deployments get", "poddisruptionbudgets list"}),
+        (
+            "annotated",
+            {"deployments get", "poddisruptionbudgets list", "deployments patch", "pods/eviction create"},
+        ),
+        (
+            "restart",
+            {"deployments get", "poddisruptionbudgets list", "deployments patch", "pods/eviction create"},
+        ),
+    ],
+)
+def test_healing_has_no_more_rights_than_it_needs(render: Render, mode: object, rights: set[str]) -> None:
+    """Nobody's workload can be written unless the values say so; YAML's off, which is false, is off."""
+    granted = {
+        f"{rule['resources'][0]} {verb}"
+        for rule in render({"healing": {"mode": mode}})["ClusterRole"]["rules"]
+        for verb in rule["verbs"]
+    }
+    healing = {"deployments get", "poddisruptionbudgets list", "deployments patch", "pods/eviction create"}
+
+    assert granted & healing == rights

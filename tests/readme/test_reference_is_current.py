@@ -10,6 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from workload_identity_operator.__main__ import cli
+from workload_identity_operator.audit import Audit
 from workload_identity_operator.events import REASONS
 from workload_identity_operator.health import Health
 from workload_identity_operator.metrics import PATHS, Metrics, Tables
@@ -49,6 +50,7 @@ def families() -> list[Metric]:
     metrics.certificate_loaded(1.0)
     metrics.policy_states({"MutatingAdmissionPolicy": "declared"})
     metrics.policy_repaired("MutatingAdmissionPolicy")
+    metrics.pods_are(Audit(0, []).by_state())
     return list(text_string_to_metric_families(metrics.exposition().decode()))
 
 
@@ -90,6 +92,10 @@ def test_an_outcome_has_been_documented_when_it_is_counted() -> None:
         metrics.reviewed(PATHS[0], "shop", "else", 0.001)
     with pytest.raises(KeyError):
         metrics.looked_up("else")
+    with pytest.raises(KeyError):
+        metrics.audited("else")
+    with pytest.raises(KeyError):
+        metrics.healed("else")
 
 
 def test_reasons_of_events() -> None:
@@ -117,8 +123,14 @@ def test_rights(role: str) -> None:
             ("mutatingwebhookconfigurations", ("patch",), True),
             ("mutatingadmissionpolicybindings", ("get", "list", "watch"), True),
             ("events", ("create",), False),
+            ("pods", ("list",), False),
+            ("namespaces", ("get",), False),
+            ("replicationcontrollers", ("get",), False),
+            ("replicasets", ("get",), False),
+            ("jobs", ("get",), False),
         },
         "role": {
+            ("leases", ("get", "create", "patch"), True),
             ("secrets", ("get", "list", "watch", "create", "patch"), True),
             ("configmaps", ("get", "list", "watch"), True),
         },

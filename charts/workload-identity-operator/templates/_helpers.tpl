@@ -80,6 +80,11 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- printf "%s-dashboard" (include "workload-identity-operator.fullname" .) -}}
 {{- end -}}
 
+{{/* What is done for owners of pods that are not wired as they should be; empty for nothing. YAML reads off as false. */}}
+{{- define "workload-identity-operator.healing" -}}
+{{- if ne (toString (default "off" .Values.healing.mode)) "off" -}}{{ .Values.healing.mode }}{{- end -}}
+{{- end -}}
+
 {{- define "workload-identity-operator.guard" -}}
 {{- printf "%s-guard" (include "workload-identity-operator.fullname" .) -}}
 {{- end -}}

@@ -6,9 +6,10 @@ it is, and so whether an identity was changed since, is told here by what the au
 the pod was made from. Where nobody kept that, the place tells: ours are a run, after all others.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
@@ -200,6 +201,44 @@ def written_in(template: Mapping[str, Any]) -> Written:
         for kind in ("initContainers", "containers")
         for container in objects(spec, kind, "spec")
     }
+
+
+def was_unchanged(account: Json, pod: Json) -> bool:
+    """Whether a ServiceAccount's annotations are as they were when a pod was made.
+
+    Args:
+        account: Its metadata, as stored.
+        pod: The pod's.
+    """
+    if contract.CLIENT_ID not in (account.get("annotations") or {}):
+        return False  # when it was taken away, nobody keeps
+    writes = [
+        str(manager.get("time", ""))
+        for manager in account.get("managedFields") or ()
+        if any(
+            key.startswith(f"f:{contract.PREFIX}")
+            for key in ((manager.get("fieldsV1") or {}).get("f:metadata") or {}).get("f:annotations") or {}
+        )
+    ]
+    changed, made = max([str(account["creationTimestamp"]), *writes]), str(pod["creationTimestamp"])
+    if changed != made:
+        return changed < made
+    # Times are whole seconds. Versions come from one counter, though Kubernetes does not promise it.
+    versions = str(account["resourceVersion"]), str(pod["resourceVersion"])
+    return all(map(str.isdigit, versions)) and int(versions[0]) < int(versions[1])
+
+
+def fingerprint(template: Mapping[str, Any], account: Annotations, settings: Settings) -> str:
+    """Return a digest of what pods made now from a template are given, warnings aside.
+
+    Raises:
+        PodRefused: They would be refused.
+    """
+    metadata = mapping(template.get("metadata"), "metadata")
+    labels, annotations = texts(metadata, "labels", "metadata"), texts(metadata, "annotations", "metadata")
+    identity = replace(identity_of(labels, annotations, account, settings), warnings=())
+    told = [repr(value) for value in astuple(replace(identity, skip=frozenset()))] + sorted(identity.skip)
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def would_help(template: Mapping[str, Any], account: Annotations, rules: Rules) -> str:

@@ -44,10 +44,14 @@ ENV_TENANT_ID: Final = "AZURE_TENANT_ID"
 ENV_TOKEN_FILE: Final = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105 - the variable's name
 ENV_AUTHORITY_HOST: Final = "AZURE_AUTHORITY_HOST"
 
+ENDPOINT_VARIABLES: Final = (
+    *("AZURE_KUBERNETES_TOKEN_PROXY", "AZURE_KUBERNETES_SNI_NAME"),
+    *("AZURE_KUBERNETES_CA_FILE", "AZURE_KUBERNETES_CA_DATA"),
+)
+"""Those of the custom token endpoint."""
 VARIABLES: Final = (
     *(ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, ENV_AUTHORITY_HOST),
-    *("AZURE_KUBERNETES_TOKEN_PROXY", "AZURE_KUBERNETES_SNI_NAME"),
-    *("AZURE_KUBERNETES_CA_FILE", "AZURE_KUBERNETES_CA_DATA"),  # of the custom token endpoint
+    *ENDPOINT_VARIABLES,
 )
 """All of them, in that order."""
 
@@ -115,6 +119,16 @@ TRUSTED_UNTIL: Final = f"{POD_WIRING_GROUP}/former-authorities-until"
 INJECTORS: Final = ("cert-manager.io/inject-ca-from", "cert-manager.io/inject-ca-from-secret")
 """Annotations of a webhook configuration by which cert-manager fills in its caBundle."""
 
+# Pods that are not wired as they should be.
+HEALING: Final = f"{POD_WIRING_GROUP}/healing"
+"""Annotation of our webhook configuration, of a ServiceAccount or of an owner of pods: what is done."""
+HEALING_PAUSE: Final = f"{POD_WIRING_GROUP}/healing-pause-seconds"
+"""Annotation of our MutatingWebhookConfiguration."""
+RESTARTED_AT: Final = f"{POD_WIRING_GROUP}/restarted-at"
+"""Annotation of a template, by which its pods are made anew."""
+RESTARTED_FOR: Final = f"{POD_WIRING_GROUP}/restarted-for"
+"""Beside it: a digest of what its pods were to be given."""
+
 # The webhook.
 WEBHOOK_NAME: Final = "mutation.azure-workload-identity.io"
 WEBHOOK_PATH: Final = "/mutate-v1-pod"
@@ -124,6 +138,8 @@ UNLABELLED_PATH: Final = "/unlabelled"
 """Follows the other's path."""
 UNLABELLED_PODS: Final = f"{POD_WIRING_GROUP}/unlabelled-pods"
 """Annotation of our MutatingWebhookConfiguration: `webhook` has the operator keep that webhook in it."""
+SELECTION: Final = f"{POD_WIRING_GROUP}/selection"
+"""Annotation of our MutatingWebhookConfiguration: `label` where only labelled pods are wired."""
 MAX_REVIEW_BYTES: Final = 7 * 1024 * 1024
 """A longer review is refused with 413 before it is read."""
 MAX_REVIEW_PARTS: Final = 250_000

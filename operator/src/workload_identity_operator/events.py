@@ -39,7 +39,26 @@ HANDED_OFF: Final = Reason("LabelledPodsHandedOff", each=True)
 """The peer came: the policy leaves labelled pods to it."""
 TAKEN_OVER: Final = Reason("LabelledPodsTakenOver", each=True)
 """The peer went: they are the policy's again."""
-REASONS: Final = (RECREATED, REVERTED, CONTESTED, HANDED_OFF, TAKEN_OVER)
+UNWIRED: Final = Reason("PodsUnwired", warning=True)
+"""Pods of it have no identity, and should."""
+OUTDATED: Final = Reason("PodsOutdated", warning=True)
+"""Pods of it have the identity of before an annotation or a setting was changed."""
+WRONG: Final = Reason("PodsWronglyWired", warning=True)
+"""Pods of it have an identity in part, or in the wrong place."""
+RESTARTED: Final = Reason("Restarted", each=True)
+"""It was restarted, so that its pods are wired."""
+EVICTED: Final = Reason("PodEvicted")
+"""A pod of it was evicted, so that its successor is wired."""
+WOULD_RESTART: Final = Reason("WouldRestart")
+"""It would have been restarted, or its pods evicted, were healing no dry run."""
+WITHHELD: Final = Reason("RestartWithheld", warning=True)
+"""A restart would not help now, or is not allowed now."""
+NO_HELP: Final = Reason("RestartDidNotHelp", warning=True)
+"""It was restarted, and its pods are as before, or are not all there; it is not restarted again."""
+REASONS: Final = (
+    *(RECREATED, REVERTED, CONTESTED, HANDED_OFF, TAKEN_OVER),
+    *(UNWIRED, OUTDATED, WRONG, RESTARTED, EVICTED, WOULD_RESTART, WITHHELD, NO_HELP),
+)
 """All there are."""
 
 SAME_FOR: Final = 10 * 60
@@ -48,7 +67,29 @@ _LONGEST_NOTE: Final = 1000
 """Characters; the API server takes 1024 bytes."""
 _LONGEST_NAME: Final = 200
 
+AGAIN_AFTER: Final = 55 * 60.0
+"""Seconds until what goes on is told again; an Event is kept for an hour."""
+
 _log = logging.getLogger(__name__)
+
+
+class Told:
+    """Tells each thing of an object once, and again when its Event is about to be forgotten."""
+
+    def __init__(self, api: KubeApi) -> None:
+        self._api = api
+        self._told: dict[tuple[str, str, str], float] = {}
+
+    async def tell(self, regarding: Json, reason: Reason, note: str) -> bool:
+        """Tell it as `tell` does, unless it was told; return whether it was news."""
+        now = time.monotonic()
+        key = (regarding["metadata"]["uid"], reason.name, note)
+        if now - self._told.get(key, -AGAIN_AFTER) < AGAIN_AFTER:
+            return False
+        self._told = {known: when for known, when in self._told.items() if now - when < AGAIN_AFTER}
+        self._told[key] = now
+        await tell(self._api, regarding, reason, note)
+        return True
 
 
 async def tell(api: KubeApi, regarding: Json, reason: Reason, note: str) -> None:

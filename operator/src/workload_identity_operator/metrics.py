@@ -31,6 +31,8 @@ BUCKETS: Final = (
 """Seconds; the peer's, of `azwi_mutation_request`."""
 LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds; the peer's, of `controller_runtime_webhook_latency_seconds`."""
+HEALS: Final = ("restarted", "evicted", "would-restart", "withheld", "healed", "no-help")
+"""What becomes of owners of pods that are not wired as they should be."""
 MOST_NAMESPACES: Final = 500
 """Namespaces told apart; what comes later is counted as "_other", so that a scrape stays small."""
 PATHS: Final = (contract.WEBHOOK_PATH, contract.WEBHOOK_PATH + contract.UNLABELLED_PATH)
@@ -120,6 +122,31 @@ class Metrics:
             ["object"],
             registry=self._registry,
         )
+        self._pods = Gauge(
+            "workload_identity_pods",
+            "Pods by the last audit: wired, unwired, outdated, wrong. Only where pods are audited",
+            ["state"],
+            registry=self._registry,
+        )
+        audits = Counter(
+            "workload_identity_audits",
+            "Audits of a namespace's pods, by outcome: completed, failed",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._audits = {outcome: audits.labels(outcome) for outcome in ("completed", "failed")}
+        self._audited = Gauge(
+            "workload_identity_last_audit_timestamp_seconds",
+            "When an audit was completed last here, in seconds since the epoch; 0 for never",
+            registry=self._registry,
+        )
+        heals = Counter(
+            "workload_identity_heals",
+            "Owners of such pods: restarted, evicted, would-restart, withheld, healed, no-help",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._heals = {outcome: heals.labels(outcome) for outcome in HEALS}
         Gauge("workload_identity_build_info", "1", ["version"], registry=self._registry).labels(
             __version__
         ).set(1)
@@ -232,6 +259,22 @@ class Metrics:
     def policy_repaired(self, kind: str) -> None:
         """Count that an object of the policy was put right."""
         self._repairs.labels(kind).inc()
+
+    def audited(self, outcome: str) -> None:
+        """Count an audit, completed or failed."""
+        self._audits[outcome].inc()
+        if outcome == "completed":
+            self._audited.set_to_current_time()
+
+    def pods_are(self, states: Mapping[str, int]) -> None:
+        """Take how many pods are in which state; none at all where pods are audited by another replica."""
+        self._pods.clear()
+        for state, count in states.items():
+            self._pods.labels(state).set(count)
+
+    def healed(self, outcome: str) -> None:
+        """Count what became of an owner whose pods are not wired as they should be."""
+        self._heals[outcome].inc()
 
     def exposition(self) -> bytes:
         """Return what a scrape gets."""

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -46,13 +46,15 @@ class _Stored:
 
     Attributes:
         spec: Its digest; the spec itself can be large.
-        status: As it is.
+        status: As it is, but for what it says of pods.
+        pods: That: how many are wired, and how.
         generation: That of the spec.
         keeper: The webhook configuration of the release that wrote it; "" when it does not say.
     """
 
     spec: bytes
     status: Json
+    pods: Json
     generation: int
     keeper: str
 
@@ -74,6 +76,7 @@ class PodWirings:
         self._faults: dict[str, int] = {}
         self._others: dict[str, float] = {}
         self._left: set[str] = set()
+        self._pods: dict[str, Mapping[str, int]] = {}
 
     def start(self) -> None:
         """Take that the table is complete, and that the policy may wire from what is written now."""
@@ -90,6 +93,27 @@ class PodWirings:
             return None
         left_out = sum(held.status.get("leftOut") or 0 for held in self._stored.values())
         return Tables(self._served.is_set(), len(self._stored), len(self._faults), left_out)
+
+    def is_settled(self, namespace: str) -> bool:
+        """Whether the policy, where there is one, wires pods as their ServiceAccounts say now."""
+        if not self._served.is_set():
+            return True
+        wanted = compile_identities(self._accounts.identities(namespace), self._settings)
+        held = self._stored.get(namespace)
+        return wanted is None or (held is not None and held.spec == _digest(wanted.spec))
+
+    def take_audit(self, namespace: str, pods: Mapping[str, int]) -> None:
+        """Take how many pods of a namespace are wired, and how; see `audit.Audit.by_state`."""
+        if namespace not in self._accounts.namespaces():
+            self._pods.pop(namespace, None)
+            return
+        self._pods[namespace] = pods
+        if namespace in self._stored and self._stored[namespace].pods != pods:
+            self.changed(namespace)
+
+    def forget_audits(self) -> None:
+        """Take that another replica audits: what PodWirings say of pods is its."""
+        self._pods.clear()
 
     async def run(self) -> None:
         """Keep them for ever."""
@@ -184,7 +208,10 @@ class PodWirings:
         status = status_of(wanted, held.generation, held.status, now)
         if held.status != status:
             written = await self._api.apply_pod_wiring_status(namespace, status)
-            self._stored[namespace] = _held(written)
+            held = self._stored[namespace] = _held(written)
+        pods = self._pods.get(namespace)
+        if pods is not None and held.pods != pods:
+            self._stored[namespace] = _held(await self._api.apply_audit(namespace, pods))
 
     def _leave(self, namespace: str) -> None:
         """Look again later whether whoever keeps a PodWiring is still there."""
@@ -234,7 +261,9 @@ class PodWirings:
 def _held(wiring: Json) -> _Stored:
     meta = wiring["metadata"]
     keeper = (meta.get("annotations") or {}).get(contract.POD_WIRING_KEEPER, "")
-    return _Stored(_digest(wiring.get("spec")), wiring.get("status") or {}, meta["generation"], keeper)
+    status = dict(wiring.get("status") or {})
+    pods = status.pop("pods", {})
+    return _Stored(_digest(wiring.get("spec")), status, pods, meta["generation"], keeper)
 
 
 def _digest(spec: object) -> bytes:

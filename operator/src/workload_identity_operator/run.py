@@ -5,18 +5,21 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import aiohttp
 import kopf
 
 from workload_identity_operator import admission, certificates, upgrades
 from workload_identity_operator.accounts import Accounts
+from workload_identity_operator.auditor import Auditor
 from workload_identity_operator.following import follow_all
 from workload_identity_operator.handlers import registry
+from workload_identity_operator.healer import Healer
 from workload_identity_operator.health import Health
 from workload_identity_operator.kube import ApiError, Cluster, KubeApi
+from workload_identity_operator.lease import Lease
 from workload_identity_operator.metrics import Metrics
 from workload_identity_operator.peer import Peer
 from workload_identity_operator.podwirings import PodWirings
@@ -24,9 +27,10 @@ from workload_identity_operator.repairs import Repairs
 from workload_identity_operator.reviews import Review
 from workload_identity_operator.serving import AdmissionServer, probes
 from workload_identity_operator.settings import Settings
-from workload_identity_operator.shapes import Json
 from workload_identity_operator.trust import Files, Trust
 from workload_identity_operator.unlabelled import Unlabelled
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -51,32 +55,23 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
         ours = settings.webhook_configuration
         unlabelled = Unlabelled(api, accounts, ours)
         peer = Peer(api, ours, lambda present: metrics.peer_is(present=present))
+        native_sidecars = True  # as in all clusters that upstream supports, until this one tells
+        auditor = Auditor(api, accounts, settings, metrics, wirings, lambda: native_sidecars)
         metrics.watch(lambda: len(accounts), health.conditions, lambda: health.ready, wirings.state)
 
-        def take_change(namespace: str) -> None:
-            wirings.changed(namespace)
-            unlabelled.changed()
-
-        accounts.on_change = take_change
-
-        def take_configurations(configurations: Mapping[str, Json]) -> None:
-            peer.take_configurations(configurations)
-            unlabelled.take_configurations(configurations)
-            trust.take_configurations(configurations)
-
+        accounts.on_change = _all_of(wirings.changed, lambda _: unlabelled.changed(), auditor.changed)
         filled = asyncio.Event()
 
         async def begin() -> None:
             await filled.wait()
             unlabelled.start()
+            auditor.start()
             await peer.settled.wait()  # what the policy wires from is written once it is known for whom
             wirings.start()
 
         async def repair() -> None:
             await peer.settled.wait()  # likewise a binding that is missing
             await Repairs(api, settings, metrics, peer.hand_off).run()
-
-        native_sidecars = True  # as in all clusters that upstream supports, until this one tells
 
         def take_version(native: bool) -> None:
             nonlocal native_sidecars
@@ -107,8 +102,13 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
                     duties.create_task(unlabelled.run()),
                     duties.create_task(peer.run()),
                     duties.create_task(repair()),
+                    duties.create_task(_audit(auditor, api, settings, health, metrics)),
                     duties.create_task(
-                        follow_all("webhook configurations", api.webhook_configurations, take_configurations)
+                        follow_all(
+                            "webhook configurations",
+                            api.webhook_configurations,
+                            _all_of(*(one.take_configurations for one in (peer, unlabelled, trust, auditor))),
+                        )
                     ),
                     duties.create_task(
                         follow_all(
@@ -160,6 +160,32 @@ async def _watch(
         )
     finally:
         signals.cancel()
+
+
+def _all_of(*takers: Callable[[T], None]) -> Callable[[T], None]:
+    """Return what tells all of them."""
+
+    def take(what: T) -> None:
+        for taker in takers:
+            taker(what)
+
+    return take
+
+
+async def _audit(
+    auditor: Auditor, api: KubeApi, settings: Settings, health: Health, metrics: Metrics
+) -> None:
+    """Audit and heal, as long as the Lease is ours."""
+    lease = Lease(api, settings.namespace, settings.webhook_configuration)
+    healer = Healer(api, lease, health, settings, metrics, auditor)
+    auditor.on_owners = healer.take
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as both:
+            both.create_task(auditor.run())
+            both.create_task(healer.run())
+
+    await lease.run(work)
 
 
 async def _keep_table(

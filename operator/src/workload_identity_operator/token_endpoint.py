@@ -19,10 +19,7 @@ from workload_identity_operator.clouds import PUBLIC_AUDIENCE
 from workload_identity_operator.errors import quoted
 from workload_identity_operator.shapes import Json, is_base_url
 
-PROXY: Final = "AZURE_KUBERNETES_TOKEN_PROXY"
-SNI_NAME: Final = "AZURE_KUBERNETES_SNI_NAME"
-CA_FILE: Final = "AZURE_KUBERNETES_CA_FILE"
-CA_DATA: Final = "AZURE_KUBERNETES_CA_DATA"
+PROXY, SNI_NAME, CA_FILE, CA_DATA = contract.ENDPOINT_VARIABLES
 CA_CONFIG_MAP: Final = "AZURE_KUBERNETES_CA_CONFIGMAP_NAME"
 CA_SIGNER: Final = "AZURE_KUBERNETES_CA_CTB_SIGNER_NAME"
 CA_SELECTOR: Final = "AZURE_KUBERNETES_CA_CTB_LABEL_SELECTOR"

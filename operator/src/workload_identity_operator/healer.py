@@ -1,0 +1,332 @@
+"""Edge: restarts owners of pods that are not wired as they should be, where the chart and they permit it.
+
+One at a time: the next one's turn comes when the roll-out of the last is through and a pause is over. What
+would not help is not done; what did not help is not done again, which the template itself remembers for
+whichever replica comes next. Where three in a row did not help, something else is wrong, and healing rests.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from workload_identity_operator import events, healing
+from workload_identity_operator.accounts import ours
+from workload_identity_operator.audit import fingerprint, would_help
+from workload_identity_operator.auditor import Auditor, Owner
+from workload_identity_operator.health import Health
+from workload_identity_operator.kube import ApiError, KubeApi
+from workload_identity_operator.labels import selects, written
+from workload_identity_operator.lease import Lease
+from workload_identity_operator.metrics import Metrics
+from workload_identity_operator.settings import Settings
+from workload_identity_operator.shapes import Json
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between looks at a roll-out."""
+STUCK_AFTER: Final = 10 * 60.0
+"""Seconds in which nothing of a roll-out moves, after which it is given up."""
+ONCE_IN: Final = 24 * 3600.0
+"""Seconds in which an owner is restarted once for the same identity."""
+MOST_FAILURES: Final = 3
+"""Restarts in a row that did not help."""
+REST: Final = 3600.0
+"""Seconds that healing then rests."""
+NEVER: Final = frozenset({"kube-system", "kube-public", "kube-node-lease"})
+"""Nothing is restarted in these namespaces, whatever the configuration says; nor in the operator's own."""
+
+_TOO_MANY_REQUESTS: Final = 429
+_CHANGED: Final = 409
+
+_log = logging.getLogger(__name__)
+
+
+class Healer:
+    """Heals. `run` is for one replica at a time."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        lease: Lease,
+        health: Health,
+        settings: Settings,
+        metrics: Metrics,
+        auditor: Auditor,
+    ) -> None:
+        self._api = api
+        self._lease = lease
+        self._health = health
+        self._settings = settings
+        self._metrics = metrics
+        self._auditor = auditor
+        self._waiting: dict[str, dict[str, Owner]] = {}
+        self._wake = asyncio.Event()
+        self._told = events.Told(api)
+        self._failures = 0
+        self._no_help: dict[str, str] = {}
+
+    def take(self, namespace: str, owners: Collection[Owner]) -> None:
+        """Take all owners of a namespace whose pods are not wired as they should be."""
+        reach = self._auditor.reach
+        if not owners or reach is None or reach.plan.mode == "off":
+            self._waiting.pop(namespace, None)
+            return
+        self._waiting[namespace] = {owner.reference["uid"]: owner for owner in owners}
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Heal for ever, one owner after the other."""
+        self._waiting.clear()
+        path, _, uid = (await self._lease.remembered()).partition(" ")
+        if uid:  # the roll-out that whoever held the Lease before us waited for
+            _log.info("a roll-out is waited for", extra={"path": path})
+            await self._roll_out(path, uid)
+            await self._lease.remember("")
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while owner := self._next():
+                try:
+                    acted = await self._heal(owner)
+                except ApiError as error:
+                    acted = False
+                    _log.warning("%s cannot be healed: %s", _named(owner), error)
+                if acted and (reach := self._auditor.reach):
+                    await asyncio.sleep(reach.plan.pause)
+                if self._failures >= MOST_FAILURES:
+                    _log.warning("restarts do not help: healing rests", extra={"seconds": REST})
+                    await asyncio.sleep(REST)
+                    self._failures = 0
+
+    def _next(self) -> Owner | None:
+        """Return who is next; each is looked at once an audit."""
+        for namespace in sorted(self._waiting):
+            if owners := self._waiting[namespace]:
+                return owners.pop(min(owners, key=lambda uid: str(owners[uid].reference["name"])))
+            del self._waiting[namespace]
+        return None
+
+    async def _heal(self, owner: Owner) -> bool:
+        """Do what may be done for an owner now; return whether something was done."""
+        path = self._path_of(owner)
+        workload = await self._api.get(path) if path else None
+        if path is None or workload is None or workload["metadata"]["uid"] != owner.reference["uid"]:
+            return False
+        name = (healing.template_of(workload).get("spec") or {}).get("serviceAccountName") or "default"
+        found = await self._api.metadata(f"/api/v1/namespaces/{owner.namespace}/serviceaccounts/{name}")
+        account = (found or {}).get("annotations") or {}
+        reach = self._auditor.reach
+        plan = reach.plan if reach else healing.Plan()
+        mode = healing.mode_for(plan, workload["metadata"].get("annotations") or {}, account)
+        if mode == "off":
+            return False
+        why = (
+            await self._obstacle(workload, ours(account)) if found else f"ServiceAccount {name} is not there"
+        )
+        if why:
+            await self._tell(owner, events.WITHHELD, "withheld", f"not restarted: {why}")
+            return False
+        if mode == "dryRun":
+            await self._tell(owner, events.WOULD_RESTART, "would-restart", _would(owner))
+            return False
+        wanted = fingerprint(healing.template_of(workload), ours(account), self._settings)
+        if workload["kind"] in healing.EVICTED:
+            return await self._evict(owner, workload, wanted)
+        return await self._restart(owner, path, workload, wanted)
+
+    def _path_of(self, owner: Owner) -> str | None:
+        """Return where an owner is; None for those that nothing may be done for now."""
+        excluded = owner.namespace in NEVER or owner.namespace == self._settings.namespace
+        healable = owner.reference["kind"] in healing.RESTARTED | healing.EVICTED
+        # Before all is in place, pods that are made might not be wired.
+        able = self._health.ready and self._auditor.may_wire(owner.namespace)
+        if excluded or not healable or not able:
+            return None
+        return healing.path_of(owner.reference, owner.namespace)
+
+    async def _obstacle(self, workload: Json, account: Mapping[str, str]) -> str:
+        """Return why a workload is not to be restarted now; "" when it may be."""
+        template = healing.template_of(workload)
+        restarts = workload["kind"] in healing.RESTARTED
+        if restarts and (why := healing.obstacle(workload)):
+            return why
+        labels = (template.get("metadata") or {}).get("labels") or {}
+        if why := would_help(template, account, self._auditor.rules()):
+            return f"it would not help: {why}"
+        reach = self._auditor.reach
+        if reach and not selects(reach.pods, labels):
+            return "it would not help: its template lacks labels of mutatingWebhookObjectSelector"
+        wanted = fingerprint(template, account, self._settings)
+        if _was_tried(workload, wanted) or self._no_help.get(workload["metadata"]["uid"]) == wanted:
+            return "it was restarted for this before, and that did not help"
+        taken = healing.taken_at_once(workload) if restarts else 1
+        budgets = await self._api.budgets(workload["metadata"]["namespace"])
+        return healing.budget_in_the_way(budgets, labels, taken)
+
+    async def _restart(self, owner: Owner, path: str, workload: Json, wanted: str) -> bool:
+        """Restart a workload and see it through."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        uid = workload["metadata"]["uid"]
+        await self._lease.remember(f"{path} {uid}")
+        try:
+            stored = await self._api.merge(path, healing.restart_patch(workload, now, wanted), _MANAGER)
+        except ApiError as error:
+            if error.status == _CHANGED:
+                return False  # it was changed since it was read: next time
+            raise
+        counts = {state: count for state, count in owner.counts.items() if count}
+        _log.info("restarted %s", _named(owner), extra={"pods": counts})
+        self._metrics.healed("restarted")
+        note = f"so that its pods are wired: {owner.counts.total()} of them were not as they should be"
+        await events.tell(self._api, stored, events.RESTARTED, note)
+        stuck = await self._roll_out(path, uid)
+        await self._lease.remember("")
+        self._auditor.changed(owner.namespace)
+        if stuck is None:
+            return True  # it is gone
+        why = stuck or await self._still_faulty(owner, workload)
+        if why:
+            self._failures += 1
+            await self._tell(owner, events.NO_HELP, "no-help", f"it is not restarted again: {why}")
+            return True
+        self._failures = 0
+        self._metrics.healed("healed")
+        _log.info("%s is healed", _named(owner))
+        return True
+
+    async def _roll_out(self, path: str, uid: str) -> str | None:
+        """Wait until a roll-out is through; return why it is not, None when its owner is gone."""
+        moved, seen = time.monotonic(), None
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                workload = await self._api.get(path)
+            except ApiError as error:
+                if error.status:
+                    raise
+                continue  # the API server is away: so are its controllers
+            if workload is None or workload["metadata"]["uid"] != uid:
+                return None
+            if healing.is_complete(workload):
+                return ""
+            if why := healing.has_failed(workload):
+                return f"its roll-out does not go on: {why}"
+            if (now := healing.progress(workload)) != seen:
+                moved, seen = time.monotonic(), now
+            if time.monotonic() - moved > STUCK_AFTER:
+                return f"nothing of its roll-out moved for {STUCK_AFTER / 60:.0f} minutes"
+
+    async def _still_faulty(self, owner: Owner, workload: Json) -> str:
+        """Return what is still wrong with a workload's pods; "" when nothing is."""
+        found = await self._auditor.examine(owner.namespace, [(_pods_of(workload), "")])
+        again = found.owners.get(owner.reference["uid"])
+        return f"{again.counts.total()} of its new pods: {again.reason}" if again else ""
+
+    async def _evict(self, owner: Owner, workload: Json, wanted: str) -> bool:
+        """Evict one pod of a workload that would not replace it by itself, and see its successor come."""
+        query, namespace = _pods_of(workload), owner.namespace
+        before = await self._living(namespace, query)
+        pod = next((name for name in owner.examples if name in before), "")
+        if not pod:
+            return False  # it is gone: what came since is seen by the next audit
+        try:
+            await self._api.evict(namespace, pod, before[pod][0])
+        except ApiError as error:
+            if error.status == _TOO_MANY_REQUESTS:
+                why = "not evicted: a PodDisruptionBudget does not allow it now"
+                await self._tell(owner, events.WITHHELD, "withheld", why)
+            if error.status in {404, _CHANGED, _TOO_MANY_REQUESTS}:
+                return False
+            raise
+        _log.info("evicted pod %s of %s", pod, _named(owner))
+        self._metrics.healed("evicted")
+        await self._told.tell(owner.regarding(), events.EVICTED, f"evicted pod {pod}: it {owner.reason}")
+        replaced = await self._is_replaced(namespace, query, pod, before)
+        found = await self._auditor.examine(namespace, [(query, "")])
+        self._auditor.changed(namespace)
+        again = found.owners.get(owner.reference["uid"])
+        if not replaced or (again and again.counts.total() >= owner.counts.total()):
+            self._failures += 1
+            self._no_help[owner.reference["uid"]] = wanted
+            why = f"its successor {again.reason}" if again and replaced else "no successor became ready"
+            await self._tell(owner, events.NO_HELP, "no-help", f"pod {pod} was evicted, no more are: {why}")
+            return True
+        self._failures = 0
+        if again:
+            self._waiting.setdefault(namespace, {})[owner.reference["uid"]] = again
+        else:
+            self._metrics.healed("healed")
+            _log.info("%s is healed", _named(owner))
+        return True
+
+    async def _living(self, namespace: str, query: str) -> dict[str, tuple[str, bool]]:
+        """Return uid, and whether it is ready, of pods that are not on their way out, by name."""
+        return {
+            pod["metadata"]["name"]: (pod["metadata"]["uid"], _is_ready(pod))
+            async for page in self._api.pods(namespace, query)
+            for pod in page
+            if not pod["metadata"].get("deletionTimestamp")
+        }
+
+    async def _is_replaced(
+        self, namespace: str, query: str, pod: str, before: Mapping[str, tuple[str, bool]]
+    ) -> bool:
+        """Wait until there are as many pods as before, and as many of them ready, without that one."""
+        until = time.monotonic() + STUCK_AFTER
+        while time.monotonic() < until:
+            await asyncio.sleep(LOOK_EVERY)
+            now = await self._living(namespace, query)
+            if pod not in now and len(now) >= len(before) and _ready_among(now) >= _ready_among(before):
+                return True
+        return False
+
+    async def _tell(self, owner: Owner, reason: events.Reason, outcome: str, note: str) -> None:
+        """Tell, count and log what is news."""
+        if await self._told.tell(owner.regarding(), reason, note):
+            self._metrics.healed(outcome)
+            level = logging.WARNING if reason.warning else logging.INFO
+            _log.log(level, "%s: %s", _named(owner), note)
+
+
+_MANAGER: Final = "workload-identity-operator-healing"
+"""Field manager of what a restart writes."""
+
+
+def _was_tried(workload: Json, wanted: str) -> bool:
+    """Whether a workload was restarted for the same identity not long ago."""
+    when, made_for = healing.restarted(workload)
+    if made_for != wanted:
+        return False
+    try:
+        then = datetime.fromisoformat(when)
+    except ValueError:
+        return False
+    return then.tzinfo is not None and (datetime.now(UTC) - then).total_seconds() < ONCE_IN
+
+
+def _would(owner: Owner) -> str:
+    does = (
+        "restarted" if owner.reference["kind"] in healing.RESTARTED else "relieved of these pods, one by one,"
+    )
+    return f"would be {does} for {owner.counts.total()} of its pods, were healing no dry run: {owner.reason}"
+
+
+def _named(owner: Owner) -> str:
+    return f"{owner.reference['kind']} {owner.namespace}/{owner.reference['name']}"
+
+
+def _pods_of(workload: Json) -> str:
+    """Return the label selector of a workload's pods, as a query has it."""
+    selector = (workload.get("spec") or {}).get("selector") or {}
+    return written({"matchLabels": selector} if workload["kind"] == "ReplicationController" else selector)
+
+
+def _is_ready(pod: Json) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(found.get("type") == "Ready" and found.get("status") == "True" for found in conditions)
+
+
+def _ready_among(pods: Mapping[str, tuple[str, bool]]) -> int:
+    return sum(ready for _, ready in pods.values())
