@@ -192,7 +192,11 @@ class ControlPlane:
         """Let everybody see the issuer's keys: a token service asks for them without credentials."""
         role = "system:service-account-issuer-discovery"
         whom = [f"--clusterrole={role}", "--group=system:unauthenticated"]
-        self.kubectl("create", "clusterrolebinding", f"{role}:anonymous", *whom)
+        create = ("create", "clusterrolebinding", f"{role}:anonymous", *whom)
+        # Applied: a cluster that is not ours may have it.
+        self.kubectl(
+            "apply", "--filename=-", given=self.kubectl(*create, "--dry-run=client", "--output=json")
+        )
 
     def kubeconfig_for(self, service_account: str, namespace: str) -> Path:
         """Write a kubeconfig with a ServiceAccount's own token, good for a day, and return its path."""

@@ -9,23 +9,27 @@ import os
 import socket
 import ssl
 import sys
+import time
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 import trustme
 
 from testkit.control_plane import ControlPlane
 from testkit.manifests import CHART
-from testkit.processes import Child, running
+from testkit.processes import Child, ProcessFailed, running
 
 RELEASE = "workload-identity-operator"
 NAMESPACE = "azure-workload-identity-system"
 READY_WITHIN = 30
 """Seconds; it takes one."""
+IN_CLUSTER_WITHIN = 180
+"""Seconds until all of its pods are ready; it takes ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,30 @@ def install_chart(plane: ControlPlane, port: int, values: Mapping[str, object], 
         *("--values", "-", *flags),
         given=json.dumps(everything),
     )
+
+
+def install_in_cluster(plane: ControlPlane, values: Mapping[str, object], *flags: str) -> None:
+    """Install the chart as its users do, or upgrade it: its pods run in the cluster, and are waited for.
+
+    Those of before too, until they are gone: as long as they end they know the former values, and act on them.
+    """
+    plane.helm(
+        *("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace"),
+        *("--values=-", "--reset-values", "--wait", f"--timeout={IN_CLUSTER_WITHIN}s", *flags),
+        given=json.dumps(values),
+    )
+    deadline = time.monotonic() + IN_CLUSTER_WITHIN
+    while any("deletionTimestamp" in pod["metadata"] for pod in operator_pods(plane)):
+        if time.monotonic() > deadline:
+            raise ProcessFailed(f"Former pods of the operator were not gone within {IN_CLUSTER_WITHIN} s.")
+        time.sleep(0.2)
+
+
+def operator_pods(plane: ControlPlane) -> list[dict[str, Any]]:
+    """Return the operator's pods, those that are about to end too."""
+    chosen = f"--selector=app.kubernetes.io/instance={RELEASE}"
+    found: list[dict[str, Any]] = plane.get("pods", f"--namespace={NAMESPACE}", chosen)["items"]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

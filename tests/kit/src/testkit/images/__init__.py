@@ -27,6 +27,8 @@ from workload_identity_operator import __version__
 PROGRAMS: Final = Path(__file__).with_name("programs")
 REGISTRY: Final = "docker.io/library"
 """What a name without a registry means to a container runtime."""
+NAMED_IMAGES: Final = "TESTKIT_IMAGES"
+"""Environment variable: where a cluster that is not ours pulls them from, `registry.example.com/folder`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +156,10 @@ def build(
     with throwaway_folder() as folder:
         place = cache().parent / "images" if kept else folder / "kept"
         stacked = list(_layers(recipe, newer, place, folder))
-        reference = f"{registry}/{recipe.name}:{__version__}"
+        known_as = reference(recipe.name, registry)
         archive = to / f"{recipe.name}-{__version__}.oci.tar"
         commit, date = provenance()
-        image = oci.Image(reference, debian.ARCHITECTURE, date, config(recipe, commit, date))
+        image = oci.Image(known_as, debian.ARCHITECTURE, date, config(recipe, commit, date))
         unfinished = folder / "archive"
         digest = oci.write(image, [layer.blob for layer in stacked], unfinished)
         shutil.move(unfinished, archive)
@@ -168,7 +170,12 @@ def build(
     bill = bom.bill(
         recipe.name, recipe.title, digest, date, debian.fetch(recipe.debian, newer=newer), _python(recipe)
     )
-    return Built(archive, reference, digest, parts, bill)
+    return Built(archive, known_as, digest, parts, bill)
+
+
+def reference(name: str, registry: str | None = None) -> str:
+    """Return under which name a container runtime knows an image."""
+    return f"{registry or REGISTRY}/{name}:{__version__}"
 
 
 def lay(recipe: Recipe, to: Path, *, newer: bool = False) -> None:

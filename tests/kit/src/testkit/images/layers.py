@@ -18,7 +18,7 @@ from testkit.images import debian, oci, wheels
 SITE: Final = f"usr/local/lib/python{debian.PYTHON}/dist-packages"
 """Where Debian's Python looks for what is not Debian's."""
 USER: Final = 65532
-_NOT_FOR_NODE: Final = {"browser", "dist-es", "esm", "esnext", "react-native", "types"}
+_NOT_FOR_NODE: Final = {"dist-es", "esm", "esnext", "react-native"}
 """Folders of the same modules once more, for others."""
 _MAKING: Final = ("debian.py", "layers.py", "oci.py", "wheels.py")
 _RUN_BY_NODE: Final = re.compile(r"\.(?:[cm]?js|json|node)$|^(?:licen[cs]e|notice)", re.IGNORECASE)

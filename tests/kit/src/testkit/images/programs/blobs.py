@@ -1,7 +1,7 @@
 """A user's program: writes a blob with its pod's identity, reads it again, and tells what its token says.
 
-Variables: BLOBS, the URL of the storage account's blobs; BLOBS_CA, what its certificate is trusted by; EVERY,
-in seconds: do it again so often until SIGTERM comes, else once.
+Variables: BLOBS, the URL of the storage account's blobs; BLOBS_CA, what its certificate is trusted by; BLOB,
+what the blob is called after the pod's name; EVERY, in seconds: do it again so often until SIGTERM comes.
 """
 
 import base64
@@ -19,7 +19,8 @@ from workload_identity import WorkloadIdentityCredential
 
 ended = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: ended.set())  # as the first process nothing else ends it
-name, every = os.environ.get("HOSTNAME", "unknown"), float(os.environ.get("EVERY", "0"))
+name = f"{os.environ['HOSTNAME']}-{os.environ['BLOB']}"
+every = float(os.environ.get("EVERY", "0"))
 
 with (
     WorkloadIdentityCredential() as credential,
