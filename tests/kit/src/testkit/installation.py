@@ -86,7 +86,7 @@ def install_chart(plane: ControlPlane, port: int, values: Mapping[str, object], 
 def install_in_cluster(plane: ControlPlane, values: Mapping[str, object], *flags: str) -> None:
     """Install the chart as its users do, or upgrade it: its pods run in the cluster, and are waited for.
 
-    Those of before too, until they are gone: as long as they end they know the former values, and act on them.
+    Those of before too, until they are gone: until then they act on the former values.
     """
     plane.helm(
         *("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace"),
