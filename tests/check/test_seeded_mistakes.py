@@ -20,7 +20,7 @@ from testkit import loopback
 from testkit.ailments import Patient, Place, trusting
 from testkit.installation import NAMESPACE, RELEASE
 from testkit.neighbours import installed, peer_configuration
-from testkit.workloads import CLIENT, eventually
+from testkit.workloads import CLIENT, LABELS, eventually
 from workload_identity_operator import contract
 from workload_identity_operator.certificates import issue
 from workload_identity_operator.check.gathering import Refused
@@ -128,6 +128,13 @@ def _(_: Patient, place: Place) -> None:
     place.deployment(metadata=UNLABELLED, above={"labels": {contract.USE_LABEL: "true"}})
 
 
+@seed(OUTSIDE, "label-misplaced", "ServiceAccount {}/former")
+def _(_: Patient, place: Place) -> None:
+    """Where it belonged before the peer's first release."""
+    place.account("former", labels=dict(LABELS))
+    place.pod(account="former", metadata=UNLABELLED)
+
+
 @seed(OUTSIDE, "label-value", "Deployment {}/web")
 def _(_: Patient, place: Place) -> None:
     place.deployment(metadata={"labels": {contract.USE_LABEL: "True"}})
@@ -145,7 +152,7 @@ def _(_: Patient, place: Place) -> None:
     place.deployment(
         "plain",
         "plain",
-        metadata={"labels": {contract.USE_LABEL: "true"}, "annotations": {contract.CLIENT_ID: CLIENT}},
+        metadata={"labels": LABELS, "annotations": {contract.CLIENT_ID: CLIENT}},
     )
 
 
@@ -215,12 +222,12 @@ def _(patient: Patient, place: Place) -> None:
 
 @seed(OUTSIDE, "expiration-invalid", "Deployment {}/web")
 def _(_: Patient, place: Place) -> None:
-    place.deployment(metadata={"labels": {contract.USE_LABEL: "true"}, "annotations": {EXPIRATION: "1h"}})
+    place.deployment(metadata={"labels": LABELS, "annotations": {EXPIRATION: "1h"}})
 
 
 @seed(OUTSIDE, "skips-nothing", "Pod {}/web")
 def _(_: Patient, place: Place) -> None:
-    place.pod(metadata={"labels": {contract.USE_LABEL: "true"}, "annotations": {SKIP: "sidecar"}})
+    place.pod(metadata={"labels": LABELS, "annotations": {SKIP: "sidecar"}})
 
 
 @seed(OUTSIDE, "mount-in-the-way", "Deployment {}/web")
@@ -238,7 +245,7 @@ def _(_: Patient, place: Place) -> None:
 @seed(OUTSIDE, "proxy-impossible", "Deployment {}/web")
 def _(_: Patient, place: Place) -> None:
     place.deployment(
-        metadata={"labels": {contract.USE_LABEL: "true"}, "annotations": {PROXY: "true"}},
+        metadata={"labels": LABELS, "annotations": {PROXY: "true"}},
         spec={**container(), "hostNetwork": True, "serviceAccountName": "billing"},
     )
 
@@ -259,6 +266,46 @@ def _(_: Patient, place: Place) -> None:
     place.pod(spec={**container(envFrom=[source]), "serviceAccountName": "billing"})
 
 
+@seed(OUTSIDE, "proxy-impossible", "Deployment {}/web")
+def _(patient: Patient, place: Place) -> None:
+    level = {"pod-security.kubernetes.io/enforce": "restricted"}
+    patient.edit("Namespace", place.name, "", lambda found: found["metadata"]["labels"].update(level))
+    place.deployment(metadata={"labels": LABELS, "annotations": {PROXY: "true"}})
+
+
+@seed(OUTSIDE, "proxy-port-taken", "Deployment {}/web")
+def _(_: Patient, place: Place) -> None:
+    place.deployment(
+        metadata={"labels": LABELS, "annotations": {PROXY: "true"}},
+        spec={**container(ports=[{"containerPort": 8000}]), "serviceAccountName": "billing"},
+    )
+
+
+@seed(OUTSIDE, "annotation-idle", "Deployment {}/web")
+def _(_: Patient, place: Place) -> None:
+    place.deployment(metadata={"labels": LABELS, "annotations": {contract.PROXY_PORT: "8080"}})
+
+
+@seed(OUTSIDE, "annotation-idle", "Deployment {}/web")
+def _(_: Patient, place: Place) -> None:
+    """The release has no custom token endpoint."""
+    place.deployment(
+        metadata={"labels": LABELS, "annotations": {contract.USE_LABEL + "-identity-binding": "true"}}
+    )
+
+
+@seed(OUTSIDE, "env-empty", "Deployment {}/web")
+def _(_: Patient, place: Place) -> None:
+    env = [{"name": "AZURE_TENANT_ID", "value": ""}]
+    place.deployment(spec={**container(env=env), "serviceAccountName": "billing"})
+
+
+@seed(OUTSIDE, "env-not-expanded", "Deployment {}/web")
+def _(_: Patient, place: Place) -> None:
+    env = [{"name": "ARM_CLIENT_ID", "value": "$(AZURE_CLIENT_ID)"}]
+    place.deployment(spec={**container(env=env), "serviceAccountName": "billing"})
+
+
 @seed(OUTSIDE, "token-file-elsewhere", "Deployment {}/web")
 def _(_: Patient, place: Place) -> None:
     args = ["--token-file=/var/run/secrets/azure/tokens/azure-identity-token"]
@@ -270,6 +317,17 @@ def _(_: Patient, place: Place) -> None:
     """As one that was there before the operator: nobody looked at it when it was made."""
     place.pod("early", metadata={"labels": {contract.USE_LABEL: "false"}})
     place.edit("Pod", "early", lambda found: found["metadata"]["labels"].update({contract.USE_LABEL: "true"}))
+
+
+@seed(OUTSIDE, "pod-unwired", "Deployment {}/web")
+def _(patient: Patient, place: Place) -> None:
+    """Its ServiceAccount is annotated only now."""
+    place.account("late")
+    place.deployment(account="late", metadata=UNLABELLED)
+    place.edit("Deployment", "web", lambda found: found["spec"].update(replicas=1))
+    pods = f"/api/v1/namespaces/{place.name}/pods"
+    eventually(lambda: list(patient.api.list(pods)))
+    place.annotate("late", {contract.CLIENT_ID: CLIENT})
 
 
 @seed(OUTSIDE, "pod-outdated", "Pod {}/web")
@@ -317,6 +375,11 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return patient.edited(
         MWC, RELEASE, "", lambda found: found["webhooks"][0].update(reinvocationPolicy="Never")
     )
+
+
+@seed(OUTSIDE, "webhook-hasty", f"{MWC} {RELEASE}")
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    return patient.edited(MWC, RELEASE, "", lambda found: found["webhooks"][0].update(timeoutSeconds=1))
 
 
 @seed(OUTSIDE, "webhook-not-called", f"{MWC} {RELEASE}", alone=True)
@@ -418,6 +481,12 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
 @seed(OUTSIDE, "object-missing", f"MutatingAdmissionPolicyBinding {RELEASE}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return patient.without("MutatingAdmissionPolicyBinding", RELEASE)
+
+
+@seed(OUTSIDE, "object-missing", f"MutatingAdmissionPolicy {RELEASE}", alone=True)
+def _(patient: Patient, place: Place) -> AbstractContextManager[None]:
+    place.deployment(metadata=UNLABELLED)
+    return patient.without("MutatingAdmissionPolicy", RELEASE)
 
 
 @seed(OUTSIDE, "object-missing", f"ConfigMap {NAMESPACE}/{RELEASE}-declared", alone=True)
@@ -525,6 +594,16 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return on_settings(patient, AZURE_ENVIRONMENT="AzureMoonCloud")
 
 
+@seed(INSIDE, "settings-invalid", f"Deployment {NAMESPACE}/{RELEASE}", alone=True)
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    return on_deployment(patient, argument("--listen=:9444"))
+
+
+@seed(INSIDE, "settings-invalid", f"Deployment {NAMESPACE}/{RELEASE}", alone=True)
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    return on_deployment(patient, argument("--webhook-configuration=another"))
+
+
 @seed(INSIDE, "tenant-invalid", f"Release {NAMESPACE}/{RELEASE}")
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return on_settings(patient, AZURE_TENANT_ID="contoso")
@@ -538,13 +617,13 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
 @seed(INSIDE, "token-endpoint-ca-missing", "Deployment {}/web")
 def _(_: Patient, place: Place) -> None:
     note = {contract.USE_LABEL + "-identity-binding": "true"}
-    place.deployment(metadata={"labels": {contract.USE_LABEL: "true"}, "annotations": note})
+    place.deployment(metadata={"labels": LABELS, "annotations": note})
 
 
 @seed(INSIDE, "annotation-unknown", "Deployment {}/web")
 def _(_: Patient, place: Place) -> None:
     note = {contract.USE_LABEL + "-identity-bindings": "true"}
-    place.deployment(metadata={"labels": {contract.USE_LABEL: "true"}, "annotations": note})
+    place.deployment(metadata={"labels": LABELS, "annotations": note})
 
 
 @seed(INSIDE, "label-missing", "Deployment {}/web")
@@ -651,10 +730,8 @@ def about(one: Seed, patient: Patient, place: Place) -> tuple[str, str]:
 
 def alone(patient: Patient, one: Seed) -> None:
     """Plant a seed and look."""
-    with patient.place() as place:
-        patient.becomes(set())
-        with one.plant(patient, place) or nullcontext():
-            patient.becomes({about(one, patient, place)})
+    with patient.place() as place, one.plant(patient, place) or nullcontext():
+        patient.becomes({about(one, patient, place)})
 
 
 @pytest.mark.parametrize("one", OUTSIDE, ids=names(OUTSIDE))

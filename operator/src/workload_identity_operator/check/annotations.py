@@ -96,7 +96,20 @@ def key_mistakes(kind: str, found: Mapping[str, Any], keys: Keys, about: Object)
         for key in sorted(present):
             if key in known or (kind == POD and what == "annotation" and keys.may_be_endpoint(key)):
                 continue
-            if home := keys.home_of(key):
+            if (
+                kind == POD
+                and what == "annotation"
+                and key.startswith(f"{contract.USE_LABEL}-")
+                and not keys.endpoint
+            ):
+                yield Finding(
+                    "annotation-idle",
+                    about,
+                    "a custom token endpoint, which the annotation asks for",
+                    f"annotation {key}, and no such endpoint",
+                    "set the chart's customTokenEndpoint, or remove the annotation",
+                )
+            elif home := keys.home_of(key):
                 yield Finding(
                     "annotation-misplaced",
                     about,

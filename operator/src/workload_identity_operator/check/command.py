@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from workload_identity_operator.check.installation import FlagsOf
+if TYPE_CHECKING:  # the operator's own start must not wait for what it does not need
+    from workload_identity_operator.check.installation import FlagsOf
 
 FINDINGS, CANNOT_LOOK = 1, 2
 """Exit statuses; 0 is nothing wrong."""
@@ -38,7 +39,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def command(flags_of: FlagsOf) -> click.Group:
+def command(flags_of: "FlagsOf") -> click.Group:
     """Return the command; `flags_of` reads the arguments of the operator's Deployment."""
 
     @click.group(name="check", invoke_without_command=True)
@@ -79,7 +80,7 @@ def command(flags_of: FlagsOf) -> click.Group:
 
 
 def _check(
-    flags_of: FlagsOf,
+    flags_of: "FlagsOf",
     pod: tuple[str, str] | None,
     *,
     kubeconfig: str,

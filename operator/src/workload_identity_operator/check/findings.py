@@ -94,6 +94,11 @@ CODES: Final[Mapping[str, Code]] = {
         "failurePolicy is Ignore: labelled pods start without an identity while the operator is away",
         "set the chart's `failurePolicy` to Fail, or `guard=true`",
     ),
+    "webhook-hasty": Code(
+        "warning",
+        "the API server waits for less than the operator may need to look a ServiceAccount up",
+        "set the chart's `timeoutSeconds` to 5",
+    ),
     "webhook-asked-once": Code(
         "warning",
         "reinvocationPolicy is Never: containers that other webhooks add later have no identity",
@@ -211,6 +216,11 @@ CODES: Final[Mapping[str, Code]] = {
         "an annotation or label of ours is where it has no effect",
         "move it to the object that it belongs on",
     ),
+    "annotation-idle": Code(
+        "warning",
+        "an annotation has no effect for its value, or for want of another that it needs",
+        "correct its value, add the other, or remove it",
+    ),
     "label-misplaced": Code(
         "warning",
         "the label is on an object whose pods do not have it",
@@ -244,6 +254,11 @@ CODES: Final[Mapping[str, Code]] = {
         "the pod asks for the proxy sidecar where that cannot run, or at a port that is none: it is refused",
         "correct or remove the annotation",
     ),
+    "proxy-port-taken": Code(
+        "warning",
+        "a container listens where the proxy sidecar does",
+        "change one of the two ports",
+    ),
     "skips-nothing": Code(
         "warning",
         "skip-containers names a container that is not there",
@@ -258,6 +273,16 @@ CODES: Final[Mapping[str, Code]] = {
         "warning",
         "an AZURE_* variable from envFrom is overridden by ours",
         "set it in `env`, which is kept, or leave it out",
+    ),
+    "env-empty": Code(
+        "warning",
+        "a container sets one of our variables to nothing, which is kept",
+        "remove the variable, or set it",
+    ),
+    "env-not-expanded": Code(
+        "warning",
+        "a variable refers to one of ours, which comes after it and so is not expanded",
+        "refer to it in `command` or `args`, or read both in the program",
     ),
     "token-file-elsewhere": Code(
         "warning",

@@ -261,7 +261,9 @@ class _Eyes:
         how.tell("ServiceAccounts and namespaces")
         self._list("ServiceAccount", self._path("/api/v1", "serviceaccounts"), _slim_account)
         for account in cluster.all("ServiceAccount"):
-            if any(key.startswith(contract.PREFIX) for key in annotations_of(account)):
+            if any(
+                key.startswith(contract.PREFIX) for key in (*annotations_of(account), *labels_of(account))
+            ):
                 self._annotated.add((account["metadata"]["namespace"], account["metadata"]["name"]))
         if how.namespace:
             self._get("Namespace", f"/api/v1/namespaces/{how.namespace}")

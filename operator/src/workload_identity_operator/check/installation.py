@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from workload_identity_operator import clouds, contract
+from workload_identity_operator.accounts import LOOKUP_TIMEOUT
 from workload_identity_operator.check.annotations import Keys
 from workload_identity_operator.check.certificate import certificate_faults, validity_faults
 from workload_identity_operator.check.cluster import (
@@ -104,7 +105,9 @@ def names_of_releases(cluster: Cluster) -> list[tuple[str, str]]:
             if ours:
                 name = meta["name"].removesuffix(_GUARD) if kind == RULES else meta["name"]
                 found[name] = found.get(name) or _namespace_of(kind, one)
-    return [(name, namespace or DEFAULT_NAMESPACE) for name, namespace in sorted(found.items())]
+    # Workloads are judged by the first: the one that is called what it is called where nobody says otherwise.
+    names = sorted(found, key=lambda name: (name != Flags().webhook_configuration, name))
+    return [(name, found[name] or DEFAULT_NAMESPACE) for name in names]
 
 
 def _namespace_of(kind: str, found: Json) -> str:
@@ -123,7 +126,7 @@ def releases_of(cluster: Cluster, flags_of: FlagsOf) -> list[Release]:
 
 def _release(cluster: Cluster, name: str, namespace: str, flags_of: FlagsOf) -> Release:
     configuration, deployment = cluster.one(MWC, name), cluster.one("Deployment", name, namespace)
-    policy = cluster.one(POLICY, name)
+    policy = cluster.one(POLICY, name) or _declared_policy(cluster, name, namespace)
     settings, faults = None, tuple[str, ...]()
     if deployment:
         settings, faults = settings_of(cluster, deployment, flags_of)
@@ -149,6 +152,16 @@ def _release(cluster: Cluster, name: str, namespace: str, flags_of: FlagsOf) -> 
         by_label=by_label,
         keys=Keys(endpoint),
     )
+
+
+def _declared_policy(cluster: Cluster, name: str, namespace: str) -> Json | None:
+    """Return a policy that is not there as the release declares it."""
+    config_map = cluster.one("ConfigMap", f"{name}-declared", namespace)
+    try:
+        declared = read_declaration(config_map).objects if config_map else ()
+    except DeclarationUnreadable:
+        return None
+    return next((one.body for one in declared if one.kind == POLICY), None)
 
 
 def _gathered(cluster: Cluster, name: str) -> Settings | None:
@@ -318,6 +331,14 @@ def _webhook_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
             f"none: {json.dumps(webhook.get('namespaceSelector'))}",
             "change the chart's mutatingWebhookNamespaceSelector, or label namespaces",
         )
+    yield from _manner_findings(cluster, release, webhook)
+    yield from _call_findings(cluster, release, webhook.get("clientConfig") or {})
+    yield from _unlabelled_findings(cluster, release)
+
+
+def _manner_findings(cluster: Cluster, release: Release, webhook: Json) -> Iterator[Finding]:
+    """Tell how the API server calls, and what it does without an answer."""
+    about = Object(MWC, release.name)
     if webhook.get("failurePolicy") == "Ignore" and not _guarded(cluster, release):
         yield Finding(
             "webhook-lets-through",
@@ -326,10 +347,11 @@ def _webhook_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
             "Ignore, and no guard: while the operator is away labelled pods start without an identity",
             "helm upgrade with failurePolicy=Fail, or with guard=true",
         )
+    if webhook.get("timeoutSeconds", 10) <= LOOKUP_TIMEOUT:
+        found = f"{webhook['timeoutSeconds']}, and looking a ServiceAccount up may take {LOOKUP_TIMEOUT:g} s"
+        yield Finding("webhook-hasty", about, "timeoutSeconds 5", found, "helm upgrade with timeoutSeconds=5")
     if webhook.get("reinvocationPolicy", "Never") != "IfNeeded":
         yield Finding("webhook-asked-once", about, "reinvocationPolicy IfNeeded", "Never", _HELM)
-    yield from _call_findings(cluster, release, webhook.get("clientConfig") or {})
-    yield from _unlabelled_findings(cluster, release)
 
 
 def _covers_pods(rule: Mapping[str, Any]) -> bool:
@@ -663,7 +685,11 @@ def _validation_findings(cluster: Cluster, release: Release) -> Iterator[Finding
         elif not actions & set(binding["spec"].get("validationActions") or ()):
             found = ", ".join(binding["spec"].get("validationActions") or ()) or "none"
             yield Finding(
-                "validation-off", Object(RULES_BINDING, name), f"action {min(actions)}", found, _HELM
+                "validation-off",
+                Object(RULES_BINDING, name),
+                f"validationActions {max(actions)}",
+                found,
+                _HELM,
             )
 
 
@@ -690,6 +716,7 @@ def _deployment_findings(cluster: Cluster, release: Release) -> Iterator[Finding
                 fault,
                 "change it in the chart's values",
             )
+    yield from _misled(cluster, release, where)
     wanted, have = int(deployment["spec"].get("replicas", 1)), _available(deployment)
     if have < wanted or wanted == 0:
         yield Finding(
@@ -707,6 +734,38 @@ def _deployment_findings(cluster: Cluster, release: Release) -> Iterator[Finding
             f"may not {', '.join(lacking)}",
             _HELM,
         )
+
+
+def _misled(cluster: Cluster, release: Release, where: Object) -> Iterator[Finding]:
+    """Tell of settings that are possible, but are another release's, or nobody's."""
+    settings = release.settings
+    if settings is None or not release.certain:
+        return
+    told = {
+        "--webhook-configuration": (release.name, settings.webhook_configuration),
+        "POD_NAMESPACE": (release.namespace, settings.namespace),
+    }
+    called = ((release.webhook or {}).get("clientConfig") or {}).get("service") or {}
+    service = cluster.one("Service", called.get("name", ""), called.get("namespace", "")) or {"spec": {}}
+    for port in service["spec"].get("ports") or ():
+        if port["port"] == called.get("port", 443):
+            target = _port_of(release.deployment or {}, port.get("targetPort", port["port"]))
+            if target is not None:
+                told["--listen"] = (f"port {target}, where the Service leads", f"port {settings.listen.port}")
+                if target == settings.listen.port:
+                    del told["--listen"]
+    for name, (wanted, found) in told.items():
+        if wanted != found:
+            change = "take it out of the Deployment: helm upgrade"
+            yield Finding("settings-invalid", where, f"{name}: {wanted}", found, change)
+
+
+def _port_of(deployment: Json, target: int | str) -> int | None:
+    """Return the number of a port of the operator's container; None when it has none of that name."""
+    if isinstance(target, int):
+        return target
+    ports = _operator_of(deployment).get("ports") or ()
+    return next((one["containerPort"] for one in ports if one.get("name") == target), None)
 
 
 def _why_unavailable(deployment: Json) -> str:

@@ -16,7 +16,7 @@ from workload_identity_operator.check.installation import (
     probe_findings,
 )
 from workload_identity_operator.check.issuer import issuer_findings, issuer_unseen
-from workload_identity_operator.check.workloads import groups_of, workload_findings
+from workload_identity_operator.check.workloads import crowded, groups_of, workload_findings
 
 _CALL: Final = frozenset({
     *("webhook-without-endpoints", "webhook-service-wrong", "ca-bundle-missing", "ca-bundle-wrong"),
@@ -49,7 +49,13 @@ def report_on(cluster: Cluster, releases: Sequence[Release], pod: tuple[str, str
         *workload_findings(cluster, releases),
     ]
     findings = in_order(without_consequences(found))
-    unseen = [*cluster.unseen, *unprobed, *issuer_unseen(cluster), *_unknown(cluster, releases)]
+    unseen = [
+        *cluster.unseen,
+        *unprobed,
+        *issuer_unseen(cluster),
+        *crowded(cluster),
+        *_unknown(cluster, releases),
+    ]
     if pod is None:
         return Report(findings, unseen, _seen(cluster))
     namespace, name = pod

@@ -1,7 +1,7 @@
 """Judges ServiceAccounts, what makes pods, and the pods that run: each mistake once, where it was made."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +28,7 @@ from workload_identity_operator.check.cluster import (
     template_of,
     use_of,
 )
-from workload_identity_operator.check.findings import Finding, Object
+from workload_identity_operator.check.findings import Finding, Object, Unseen
 from workload_identity_operator.check.installation import Release
 from workload_identity_operator.errors import PodRefused, quoted
 from workload_identity_operator.identity import (
@@ -38,10 +38,14 @@ from workload_identity_operator.identity import (
     wants_legacy_path,
 )
 from workload_identity_operator.shapes import Json
-from workload_identity_operator.sidecar import runs_native_sidecars, sidecar_of
+from workload_identity_operator.sidecar import Sidecar, port_warnings, runs_native_sidecars, sidecar_of
 from workload_identity_operator.wiring import wire
 
 _TOKEN_FILE: Final = re.compile(r"/var/run/secrets/azure/[^\s'\",;:]*azure-identity-token")
+_REFERENCE: Final = re.compile(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
+_ENFORCED: Final = "pod-security.kubernetes.io/enforce"
+_MOST_CREDENTIALS: Final = 20
+"""Federated credentials of an application or managed identity."""
 _FINISHED: Final = frozenset({"Succeeded", "Failed"})
 _LABEL: Final = f'label {contract.USE_LABEL}: "true"'
 
@@ -182,6 +186,21 @@ def workload_findings(cluster: Cluster, releases: Sequence[Release]) -> Iterator
         }
         if group.about not in unhappy and not causes & {one.code for one in found}:
             yield from _pod_findings(cluster, release, group)
+
+
+def crowded(cluster: Cluster) -> Iterator[Unseen]:
+    """Tell of identities that many ServiceAccounts name: each is a subject of its own, for Azure to know."""
+    named: dict[str, list[str]] = {}
+    for account in cluster.all(ACCOUNT):
+        if client := annotations_of(account).get(contract.CLIENT_ID, "").strip().lower():
+            named.setdefault(client, []).append(str(object_of(ACCOUNT, account)))
+    for client, accounts in sorted(named.items()):
+        if len(accounts) > _MOST_CREDENTIALS:
+            yield Unseen(
+                f"whether {client} has a federated credential for each of {len(accounts)} ServiceAccounts",
+                f"Azure's word; an identity has {_MOST_CREDENTIALS} at most: share ServiceAccounts, or take "
+                "several identities",
+            )
 
 
 def _keys_of(group: Group, keys: Keys) -> Iterator[Finding]:
@@ -338,6 +357,7 @@ def _group_findings(
                 "labels without",
                 "add the label, or change the chart's mutatingWebhookObjectSelector",
             )
+    yield from _idle_findings(release, group)
     yield from _refusals(cluster, release, group, account)
     yield from _container_findings(cluster, release, group, account)
 
@@ -427,6 +447,23 @@ def _label_findings(
     )
 
 
+def _idle_findings(release: Release | None, group: Group) -> Iterator[Finding]:
+    """Tell of annotations that are right but for their value, or for want of another."""
+    present = annotations_of(group.template)
+    proxied = present.get(contract.INJECT_PROXY, "false").lower() != "false"
+    if contract.PROXY_PORT in present and not proxied:
+        yield _idle(group, contract.PROXY_PORT, present, f"annotation {contract.INJECT_PROXY} beside it")
+    endpoint = release.keys.endpoint if release else None
+    for key in (contract.LEGACY_PATH_ANNOTATION, *([endpoint] if endpoint else ())):
+        if key in present and present[key].lower() not in {"true", "false"}:
+            yield _idle(group, key, present, '"true" or "false"')
+
+
+def _idle(group: Group, key: str, present: Mapping[str, str], wanted: str) -> Finding:
+    found = f"annotation {key}: {quoted(present[key], 60)}, which has no effect so"
+    return Finding("annotation-idle", group.about, wanted, found, f"correct or remove {key}")
+
+
 def _refusals(
     cluster: Cluster, release: Release | None, group: Group, account: Json | None
 ) -> Iterator[Finding]:
@@ -443,7 +480,10 @@ def _refusals(
         return
     settings = release.settings
     try:
-        sidecar_of(annotations, spec, settings.proxy, settings.token_endpoint, native=is_native(cluster))
+        sidecar = sidecar_of(
+            annotations, spec, settings.proxy, settings.token_endpoint, native=is_native(cluster)
+        )
+        yield from _sidecar_findings(cluster, group, sidecar)
     except PodRefused as refusal:
         yield Finding(
             "proxy-impossible",
@@ -465,6 +505,31 @@ def _refusals(
             f"nothing of the pod's own at {contract.BASE_PATH}",
             str(refusal).partition(": mount it")[0],
             f"mount it elsewhere, or list the container in annotation {contract.SKIP_CONTAINERS}",
+        )
+
+
+def _sidecar_findings(cluster: Cluster, group: Group, sidecar: Sidecar | None) -> Iterator[Finding]:
+    """Tell what the proxy that a pod asks for meets there."""
+    if sidecar is None:
+        return
+    namespace = cluster.one("Namespace", group.namespace) or {"metadata": {}}
+    level = labels_of(namespace).get(_ENFORCED, "privileged")
+    names = {one.get("name") for one in containers_of(group.template)}
+    if level in {"baseline", "restricted"} and contract.PROXY_INIT_NAME not in names:
+        yield Finding(
+            "proxy-impossible",
+            group.about,
+            "a namespace that lets the proxy's init container in, which has NET_ADMIN and NET_RAW",
+            f"namespace {group.namespace} enforces the Pod Security Standard {level}, and so refuses the pod",
+            f"remove annotation {contract.INJECT_PROXY}, or move the workload",
+        )
+    for told in port_warnings(group.template.get("spec") or {}, sidecar):
+        yield Finding(
+            "proxy-port-taken",
+            group.about,
+            f"port {sidecar.port} for the proxy",
+            told.partition(": change")[0],
+            f"change the container's port, or annotation {contract.PROXY_PORT}",
         )
 
 
@@ -517,6 +582,7 @@ def _container_findings(
                     f"read the path from {contract.ENV_TOKEN_FILE}, and do not set it; for the former path "
                     f'annotate the pod {contract.LEGACY_PATH_ANNOTATION}: "true"',
                 )
+        yield from _env_findings(about, container, given)
     if config_map := _endpoint_config_map(release, pod):
         keys = cluster.keys_of.get(("ConfigMap", group.namespace, config_map), ["ca.crt"])
         if "ca.crt" not in (keys or ()):
@@ -527,6 +593,31 @@ def _container_findings(
                 "not there" if keys is None else "no such key",
                 "make it, or set customTokenEndpoint.azureKubernetesCAConfigMapName to kube-root-ca.crt",
             )
+
+
+def _env_findings(about: Object, container: Json, given: Collection[str]) -> Iterator[Finding]:
+    """Tell of variables by which a container gets in the way of ours."""
+    name, before = quoted(container.get("name", "")), set[str]()
+    for variable in container.get("env") or ():
+        own, value = variable["name"], variable.get("value") or ""
+        if own in given and not value and "valueFrom" not in variable:
+            yield Finding(
+                "env-empty",
+                about,
+                f"container {name} to have {own}, as its ServiceAccount or the cluster says",
+                "set to nothing in env, which is kept",
+                f"remove {own} from env, or set it",
+            )
+        lost = sorted({one for one in _REFERENCE.findall(value) if one in given} - before)
+        if lost:
+            yield Finding(
+                "env-not-expanded",
+                about,
+                f"container {name}: what {own} refers to, {', '.join(lost)}, to stand before it",
+                "ours comes after the container's own variables, so the reference stays as it is written",
+                "refer to it in command or args, where all are expanded; or read both in the program",
+            )
+        before.add(own)
 
 
 def _from_sources(cluster: Cluster, namespace: str, container: Json) -> set[str]:

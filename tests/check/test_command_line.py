@@ -1,0 +1,281 @@
+"""`check` as its user has it: what it prints, where, its exit status, and what it does with few rights."""
+
+import io
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from socket import create_server
+
+import pytest
+import yaml
+
+from testkit.ailments import Patient
+from workload_identity_operator import contract
+from workload_identity_operator.__main__ import main
+from workload_identity_operator.check import gathering
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str) -> Done:
+    """Run the command line in this process and return what it wrote."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["workload-identity-operator", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def run_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line where a module is not installed."""
+    start = (
+        "from workload_identity_operator.__main__ import main; assert 'rich.table' not in sys.modules; main()"
+    )
+    program = f"import sys; sys.modules[{module!r}] = None; {start}"
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def at(outside: Patient) -> str:
+    """The flag that names the cluster whose operator is outside of it; nothing is wrong with it."""
+    outside.becomes(set())
+    return f"--kubeconfig={outside.plane.kubeconfig}"
+
+
+def test_nothing_wrong(at: str) -> None:
+    """Exit status 0, the table on stdout, progress on stderr."""
+    done = run("check", at)
+
+    assert (done.returncode, "Nothing wrong was found" in done.stdout) == (0, True), done
+    assert "looking at the issuer" in done.stderr
+    assert "whether Entra knows the tenant" in done.stdout, "not looked at, and said so"
+
+
+@pytest.mark.parametrize("form", ["json", "yaml", "table"])
+def test_something_wrong(outside: Patient, at: str, form: str) -> None:
+    """Exit status 1, the same findings in each form."""
+    with outside.place() as place:
+        place.account("typo", {contract.PREFIX + "clientid": "x"})
+        done = run("check", at, "-q", "--offline", "-o", form)
+
+    assert (done.returncode, done.stderr) == (1, "")
+    if form == "table":
+        assert "annotation-unknown" in done.stdout
+        assert f"{place.name}/typo" in done.stdout
+        assert "1 warning(s)" in done.stdout
+        return
+    told = (json.loads if form == "json" else yaml.safe_load)(done.stdout)
+    (found,) = told["findings"]
+    about = {"kind": "ServiceAccount", "namespace": place.name, "name": "typo"}
+    assert (found["code"], found["severity"], found["object"]) == ("annotation-unknown", "warning", about)
+    assert found["wanted"].startswith(contract.CLIENT_ID)
+    assert "--offline says so" in [one["needs"] for one in told["notLookedAt"]]
+
+
+def test_one_pod(outside: Patient, at: str) -> None:
+    """The chain, and the federated credential as Azure's command line wants it; the token is nowhere."""
+    with outside.place() as place:
+        place.pod()
+        shown = run("check", "pod", f"{place.name}/web", at)
+        done = run("check", "pod", "web", "-n", place.name, at, "--output=json", "-q")
+
+    assert (shown.returncode, done.returncode) == (0, 0), (shown, done)
+    told = json.loads(done.stdout)
+    assert {step["state"] for step in told["chain"]} == {"ok"}
+    wanted = {
+        "name": f"{place.name}-billing",
+        "issuer": outside.plane.issuer,
+        "subject": f"system:serviceaccount:{place.name}:billing",
+        "audiences": ["api://AzureADTokenExchange"],
+    }
+    assert told["federatedCredential"] == wanted
+    managed, application = (shlex.split(command) for command in told["commands"])
+    assert managed[managed.index("--issuer") + 1] == wanted["issuer"]
+    assert json.loads(application[-1]) == wanted
+    assert " ".join(managed) in " ".join(shlex.split(shown.stdout.replace("'", "")))
+    assert "eyJ" not in shown.stdout + shown.stderr + done.stdout, "how every token begins"
+
+
+def test_one_pod_with_a_fault(outside: Patient, at: str) -> None:
+    """Its own faults and its ServiceAccount's are told, other pods' are not."""
+    with outside.place() as place, outside.place() as elsewhere:
+        elsewhere.account("typo", {contract.PREFIX + "clientid": "x"})
+        place.account("blank", {contract.CLIENT_ID: " "})
+        place.pod(account="blank")
+        done = run("check", "pod", f"{place.name}/web", at, "-o", "json")
+
+    told = json.loads(done.stdout)
+    assert [found["code"] for found in told["findings"]] == ["client-id-invalid"]
+    assert [step["step"] for step in told["chain"] if step["state"] == "wrong"] == ["client id"]
+
+
+def test_pod_that_is_not_there(at: str) -> None:
+    """Exit status 2: there was nothing to look at."""
+    done = run("check", "pod", "default/nobody", at)
+
+    assert (done.returncode, "there is no pod default/nobody" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--kubeconfig=/none",), ("--context=none",), ("-o", "xml"), ("pod", "a/b", "-n", "c")]
+)
+def test_wrong_arguments(at: str, arguments: tuple[str, ...]) -> None:
+    """Exit status 2 and one line that says why."""
+    given = arguments if "--kubeconfig=/none" in arguments else (*arguments, at)
+    done = run("check", *given)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    """Exit status 2 where there is no API server."""
+    path = tmp_path / "kubeconfig"
+    cluster = {"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}
+    context = {"name": "c", "context": {"cluster": "c", "user": "c"}}
+    user = {"name": "c", "user": {"token": "t"}}
+    path.write_text(
+        json.dumps({"clusters": [cluster], "contexts": [context], "users": [user], "current-context": "c"})
+    )
+
+    done = run("check", f"--kubeconfig={path}")
+
+    assert (done.returncode, "no answer from https://127.0.0.1:1" in done.stderr) == (2, True), done
+
+
+def test_credentials_from_a_program(outside: Patient, at: str, tmp_path: Path) -> None:
+    """Kubeconfigs are read as kubectl reads them, unlike the operator's own."""
+    assert at
+    kubeconfig = yaml.safe_load(outside.plane.kubeconfig.read_text())
+    token = outside.plane.kubectl("create", "token", "default", "--namespace=default").strip()
+    answer = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {"token": token},
+    }
+    (tmp_path / "answer").write_text(json.dumps(answer))
+    program = {
+        "apiVersion": answer["apiVersion"],
+        "command": "cat",
+        "args": [str(tmp_path / "answer")],
+        "interactiveMode": "Never",
+    }
+    kubeconfig["users"].append({"name": "program", "user": {"exec": program}})
+    cluster = kubeconfig["clusters"][0]["name"]
+    kubeconfig["contexts"].append({"name": "second", "context": {"cluster": cluster, "user": "program"}})
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(kubeconfig))
+
+    done = run("check", f"--kubeconfig={path}", "--context=second", "-q")
+
+    assert done.returncode == 2, "default/default may look at nothing"
+    assert "needs list on serviceaccounts" in done.stderr
+    assert token not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def developer(outside: Patient, at: str) -> Iterator[tuple[str, str]]:
+    """A namespace, and the flag for somebody who may only read in it."""
+    assert at
+    with outside.place() as place:
+        plane, inside = outside.plane, f"--namespace={place.name}"
+        verbs, resources = "--verb=get,list", "--resource=pods,serviceaccounts,deployments.apps"
+        plane.kubectl("create", "role", "reader", verbs, resources, inside)
+        place.account("developer")
+        who = f"--serviceaccount={place.name}:developer"
+        plane.kubectl("create", "rolebinding", "reader", "--role=reader", who, inside)
+        place.account("blank", {contract.CLIENT_ID: " "})
+        yield place.name, f"--kubeconfig={plane.kubeconfig_for('developer', place.name)}"
+
+
+def test_few_rights(developer: tuple[str, str]) -> None:
+    """What may be read is judged, what may not is named with the right that it needs, and nothing breaks."""
+    namespace, kubeconfig = developer
+
+    done = run("check", kubeconfig, "-n", namespace, "-o", "json", "-q")
+
+    assert (done.returncode, done.stderr) == (1, "")
+    told = json.loads(done.stdout)
+    assert [found["code"] for found in told["findings"]] == ["client-id-invalid"]
+    needs = {one["needs"] for one in told["notLookedAt"]}
+    for right in (
+        "needs list on mutatingwebhookconfigurations",
+        f"needs list on statefulsets in namespace {namespace}",
+        f"needs list on services in namespace {namespace}",
+    ):
+        assert right in needs, told["notLookedAt"]
+
+
+def test_rights_in_one_namespace_only(developer: tuple[str, str]) -> None:
+    """Without --namespace there is nothing that may be looked at, and the cure is told."""
+    _, kubeconfig = developer
+
+    done = run("check", kubeconfig, "-q")
+
+    assert (done.returncode, "name one by --namespace" in done.stderr) == (2, True), done
+
+
+def test_without_rich(outside: Patient, at: str) -> None:
+    """The same in plain lines."""
+    with outside.place() as place:
+        place.account("typo", {contract.PREFIX + "clientid": "x"})
+        done = run_without("rich", "check", at, "--offline", "--no-probe")
+
+    assert (
+        done.returncode,
+        f"warning: annotation-unknown: ServiceAccount {place.name}/typo" in done.stdout,
+    ) == (1, True)
+
+
+def test_without_the_extra() -> None:
+    """What to install is told; the operator itself needs neither."""
+    done = run_without("kubernetes", "check")
+
+    assert (done.returncode, "workload-identity-operator[check]" in done.stderr) == (2, True), done
+
+
+def test_nothing_is_stored(outside: Patient, at: str) -> None:
+    """Neither a pod nor anything else is there after a look."""
+    assert at
+    paths = ("/api/v1/pods", "/api/v1/secrets", "/api/v1/events", "/api/v1/configmaps")
+
+    def stored() -> list[str]:
+        return [one["metadata"]["uid"] for path in paths for one in outside.api.list(path)]
+
+    before = stored()
+    outside.look()
+
+    assert stored() == before
+
+
+def test_a_public_document_that_never_comes(outside: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever publishes it may take for ever: the look does not."""
+    monkeypatch.setattr(gathering, "PUBLIC_WITHIN", 1.0)
+    assert outside.issuer is not None
+    with closing(create_server(("127.0.0.1", 0))) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/keys"
+        documents = outside.issuer.documents
+        outside.issuer.documents = documents | {"discovery": documents["discovery"] | {"jwks_uri": url}}
+        try:
+            (found,) = [one for one in outside.look().findings if one.code == "issuer-unreachable"]
+        finally:
+            outside.issuer.documents = documents
+
+    assert url in found.wanted
+    assert "timed out" in found.found or "no answer within" in found.found
