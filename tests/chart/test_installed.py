@@ -183,9 +183,14 @@ def rights(release: Release, account: str, namespace: str) -> set[tuple[str, ...
 WEBHOOK = {"engine": "webhook"}
 
 
-@pytest.mark.parametrize("values", [{}, OUTSIDE, WEBHOOK], ids=["inside", "outside", "webhook"])
+HEALING = {"healing": {"mode": "restart"}}
+
+
+@pytest.mark.parametrize(
+    "values", [{}, OUTSIDE, WEBHOOK, HEALING], ids=["inside", "outside", "webhook", "healing"]
+)
 def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]) -> None:
-    """Beyond what everyone may do: read accounts and webhooks, keep PodWirings and the release's own."""
+    """Beyond what everyone may do: read accounts, pods, webhooks, keep PodWirings and the release's own."""
     tables = ("get", "list", "watch", "create", "patch", "delete")
     everywhere = {
         *((verb, contract.POD_WIRING_GROUP, contract.POD_WIRINGS, "*") for verb in tables),
@@ -201,7 +206,17 @@ def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]
             for verb in ("get", "list", "watch")
         ),
         ("create", "events.k8s.io", "events", "*"),
+        ("list", "", "pods", "*"),
+        *(("get", "", kind, "*") for kind in ("namespaces", "replicationcontrollers")),
+        *(("get", "apps", kind, "*") for kind in ("replicasets", "statefulsets", "daemonsets")),
+        ("get", "batch", "jobs", "*"),
     }
+    if values == HEALING:
+        everywhere |= {("list", "policy", "poddisruptionbudgets", "*"), ("create", "", "pods/eviction", "*")}
+        everywhere |= {("get", "apps", "deployments", "*")}
+        everywhere |= {
+            ("patch", "apps", f"{kind}s", "*") for kind in ("deployment", "statefulset", "daemonset")
+        }
     declared = f"{release.fullname}-declared"
     if values != WEBHOOK:
         definition = f"{contract.POD_WIRINGS}.{contract.POD_WIRING_GROUP}"
@@ -215,6 +230,7 @@ def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]
     here = {("get", "", "configmaps", declared), ("list", "", "configmaps", declared)}
     here |= {("watch", "", "configmaps", declared)}
     here |= {(verb, "", "secrets", release.secret) for verb in ("get", "list", "watch", "create", "patch")}
+    here |= {(verb, "coordination.k8s.io", "leases", release.fullname) for verb in ("get", "create", "patch")}
     release.helm("install", **values)
 
     def own(namespace: str) -> set[tuple[str, ...]]:

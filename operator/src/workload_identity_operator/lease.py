@@ -89,6 +89,12 @@ class Lease:
 
     async def _hold(self) -> bool:
         """Take the Lease, or renew it, where that is possible; tell whether it is ours."""
+        held = await self._try()
+        # What was read can have been written by `remember` meanwhile: that is no loss.
+        return held if held is not None else bool(await self._try())
+
+    async def _try(self) -> bool | None:
+        """Do it once; None where somebody wrote first."""
         now = asyncio.get_running_loop().time()
         found = await self._api.get(self._path)
         if found is None:
@@ -99,7 +105,7 @@ class Lease:
             # By our clock, from when we saw it: clocks of two nodes need not agree.
             self._seen, self._seen_at = self._version, now
         if holder == self.us:
-            return await self._write({})
+            return await self._write({}) or None
         if holder and now - self._seen_at < DURATION:
             return False
         changes = int(spec.get("leaseTransitions") or 0) + 1
