@@ -226,6 +226,5 @@ def test_pods_are_counted(served: Served, inside: Namespace) -> None:
 
     inside.create(pod("web", "billing"))
 
-    counted = f'azwi_mutation_request_count{{namespace="{inside.name}",service_name="webhook"}}'
-    assert served.operator.metric(counted) == 1
+    assert served.operator.reviews_of(inside.name) == 1
     assert served.operator.metric('workload_identity_reviews_total{outcome="wired"}') == before + 1

@@ -42,8 +42,7 @@ def known(inside: Namespace, name: str = "billing") -> None:
 
 def reviews(served: Served, inside: Namespace) -> float:
     """Return how many pods of the namespace the webhook was asked about."""
-    series = f'azwi_mutation_request_count{{namespace="{inside.name}",service_name="webhook"}}'
-    return served.operator.metric(series)
+    return served.operator.reviews_of(inside.name)
 
 
 # With nobody to ask.

@@ -64,6 +64,11 @@ class Operator:
                 return float(value)
         return 0.0
 
+    def reviews_of(self, namespace: str) -> float:
+        """Return how many reviews of pods of a namespace were answered."""
+        labels = f'namespace="{namespace}",otel_scope_name="webhook",service_name="webhook"'
+        return self.metric(f"azwi_mutation_request_count{{{labels}}}")
+
 
 def free_port() -> int:
     """Return a port on loopback that nobody uses at the moment."""

@@ -97,8 +97,7 @@ def _add_creations(figures: Figures, who: str, done: Yield, bare: Yield, connect
 
 def _calls(stage: Stage) -> float:
     """Return how often our webhook was called for pods that the policy should wire."""
-    name = stage.namespaces[POLICY].name
-    return stage.operator.metric(f'azwi_mutation_request_count{{namespace="{name}",service_name="webhook"}}')
+    return stage.operator.reviews_of(stage.namespaces[POLICY].name)
 
 
 def _add_latencies(figures: Figures, who: str, done: Yield, connections: int) -> None:
