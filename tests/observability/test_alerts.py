@@ -89,7 +89,7 @@ def test_they_name_only_what_is_there(day: Day) -> None:
 
 
 def test_a_healthy_operator_raises_none(day: Day, folder: Path) -> None:
-    """Nor do two refused pods and two repairs: hours of what a running operator shows fire nothing."""
+    """Nor do a refused pod, two outdated ones and two repairs, in hours of what an operator shows."""
     hours = [day.scrapes[0]] * 60 + [day.scrapes[-1]] * 120
     fired = 'count_over_time(ALERTS{alertstate="firing"}[1d])'
 

