@@ -7,7 +7,7 @@ RUN := $(UV) run --locked --quiet
 KIT := $(RUN) python -m testkit
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo stop cluster node test e2e soak bench image check format manifests clean
+.PHONY: help setup demo stop cluster node test e2e soak faults bench image check format manifests clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ e2e: $(UV) ## Test with pods that run (needs root; TIMES=10: so often, each time
 soak: $(UV) ## Show the great claims at their whole size: 1,000 pods, 10,000 cases, 100,000 hostile reviews (an hour)
 	$(KIT).binaries
 	$(RUN) pytest -m soak --full $(ARGS)
+
+faults: $(UV) ## Make every fault in turn under 50 pods a second (ARGS=--rate=20: fewer), print what came of it
+	$(KIT).binaries
+	$(RUN) pytest tests/faults -m soak --full $(ARGS)
 
 bench: $(UV) ## Measure beside what we replace (PEER_WEBHOOK=its webhook's binary, QUICK=1: a minute, LARGE=1: more)
 	@$(RUN) --group bench python -m testkit.bench $(if $(QUICK),--quick) $(if $(LARGE),--large)

@@ -20,6 +20,7 @@ MANY_FILES = {"credentials", "entra", "tokens"}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Have the sizes chosen."""
     parser.addoption("--full", action="store_true", help="give tests marked soak their full size")
+    parser.addoption("--rate", type=float, default=50, help="pods a second in tests/faults at full size")
     parser.addoption("--seed", type=int, help="repeat the hostile reviews that a failure named by this seed")
 
 

@@ -1,6 +1,7 @@
 """Edge: what kopf runs for us. Handlers take what the API server told and write nothing anywhere."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain, repeat
 from typing import Any, Final, cast
 
 import aiohttp
@@ -13,8 +14,21 @@ from workload_identity_operator.serving import AdmissionServer
 # A worker for each object that changed lives this long, in seconds, after its last event: many can change at
 # once.
 _IDLE_WORKER: Final = 0.1
-# Seconds. A watch that the network dropped silently is noticed within these.
-_WATCH: Final = 10 * 60
+# Whole seconds that a watch lasts. Where the network has lost one, and told nobody, nothing comes any more:
+# that is noticed when its end does not come either. A new one costs a request, and goes on where that was.
+_WATCH: Final = 60
+_LATE: Final = 15
+
+
+class _Backoffs:
+    """Seconds between tries where the API server does not answer, or refuses: for ever, and never long.
+
+    kopf's own grow to minutes, by which the table would be behind when the API server is back. When they end,
+    such as after some minutes without the right to watch, so does the whole operator.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((1.0, 2.0), repeat(4.0))
 
 
 def registry(accounts: Accounts, cluster: Cluster, server: AdmissionServer) -> kopf.OperatorRegistry:
@@ -25,12 +39,13 @@ def registry(accounts: Accounts, cluster: Cluster, server: AdmissionServer) -> k
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.admission.server = cast("Any", server)
         settings.admission.managed = None  # the chart owns the configuration; kopf would delete it at exit
+        settings.networking.error_backoffs = _Backoffs()
         settings.posting.enabled = False
         settings.scanning.disabled = True  # no watch on CustomResourceDefinitions
         settings.queueing.idle_timeout = _IDLE_WORKER
         settings.watching.chunk_size = PAGE
         settings.watching.server_timeout = _WATCH
-        settings.watching.client_timeout = _WATCH + 60
+        settings.watching.client_timeout = _WATCH + _LATE
         settings.persistence.finalizer = "workload-identity.io/never-set"
 
     @kopf.on.login(registry=handlers)

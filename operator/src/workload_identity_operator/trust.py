@@ -96,6 +96,7 @@ class Trust:
         self._certificate: Certificate | None = None  # the latest, which is to be served
         self._secret: Secret | None = None  # as it was last there
         self._missing_since: float | None = None
+        self._may_recreate = True
         self._serving: Certificate | None = None
         self._trusted = (b"", 0.0)  # an authority in the caBundle, and since when
 
@@ -206,7 +207,8 @@ class Trust:
             self._serve(latest)
             serving = latest
         if wait <= 0:
-            return _Look("", CHECK_EVERY)
+            missed = self._missing_since is not None and self._may_recreate
+            return _Look("", min(GONE_FOR, CHECK_EVERY) if missed else CHECK_EVERY)
         unknown = "the authority is new: API servers are learning of it"
         return _Look(unknown if serving.authority == latest.authority else "", wait)
 
@@ -321,6 +323,7 @@ class Trust:
         except ApiError as error:
             if error.status not in _NOT_OURS_TO_MAKE:
                 raise
+            self._may_recreate = False
             return True
         if created:
             _log.warning("Secret %s was missing: made anew with the certificate that is served", name)

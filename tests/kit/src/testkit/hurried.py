@@ -1,13 +1,15 @@
-"""Runs the operator as if its time went faster, or its clock were wrong, and otherwise as it is.
+"""Runs the operator with faster time, a wrong clock or a full disk, and otherwise as it is.
 
 `python -m testkit.hurried CONSTANTS [ARGUMENT ...]`: constants of its modules as JSON, seconds by their names
 such as "certificates.LEAF_LIFE", then the operator's own arguments. SIGUSR1 has the clock that Python
-programs read jump ahead by the seconds named "jump"; the kernel's, which timers go by, goes on.
+programs read jump ahead by the seconds named "jump"; the kernel's, which timers go by, goes on. SIGUSR2 has
+the disk that its output goes to be full.
 """
 
 import datetime as dt
 import importlib
 import json
+import os
 import signal
 import sys
 import time
@@ -34,9 +36,15 @@ def _run(constants: dict[str, float]) -> None:
         _ahead = jump
         print(f"the clock has jumped by {jump:g} s", file=sys.stderr, flush=True)
 
+    def fill(*_: object) -> None:
+        full = os.open("/dev/full", os.O_WRONLY)
+        for output in (1, 2):
+            os.dup2(full, output)
+
     time.time = lambda: _time() + _ahead
     dt.datetime = _Clock  # type: ignore[misc]
     signal.signal(signal.SIGUSR1, ahead)
+    signal.signal(signal.SIGUSR2, fill)
     for name, seconds in constants.items():
         module, _, constant = name.rpartition(".")
         found = importlib.import_module(f"{_PACKAGE}.{module}")

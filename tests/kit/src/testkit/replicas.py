@@ -20,7 +20,7 @@ from testkit.installation import (
 )
 from testkit.relay import Relay, relaying, repeatedly
 
-DRAIN = 2.0
+DRAIN = 4.0
 """Seconds that one which was told to end goes on serving; API servers' connections move on meanwhile."""
 
 
@@ -95,6 +95,11 @@ class Replicas:
     def lead(self) -> None:
         """Have the Service lead to those that are ready."""
         self.service.lead_to([one.port for one in tuple(self.members) if one.operator.ready()])
+
+    def check(self) -> None:
+        """Raise ProcessFailed if one has ended on its own."""
+        for replica in self.members:
+            replica.operator.child.check()
 
     def end(self) -> None:
         """End all that are left."""

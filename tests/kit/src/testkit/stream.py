@@ -2,8 +2,7 @@
 
 A program of its own, so that it shares no interpreter with what is tried meanwhile: `python -m testkit.stream
 PORT` is told on a connection to that port, in lines of JSON: first an `Order`, then the name of each phase
-that begins; the end of it ends the stream. It tells how many pods there are by now, and in the end what came
-of each phase.
+that begins; the end of it ends the stream. It tells what came of each phase so far, and in the end of all.
 """
 
 import asyncio
@@ -73,7 +72,8 @@ class Phase:
         pods: How many came to be, wired or not.
         refused: Why webhook or policy refused pods of known ServiceAccounts, each time.
         fresh_refused: Why they refused pods of fresh ones, each time.
-        away: How often the API server was not there, or could not store.
+        away: Why else creates failed, each time: the API server was not there, or could not store.
+        begun: Pods that were begun in it; those of an earlier one may still be under way.
         unwired: What is wrong with pods that came to be, by name.
         lost: Pods that did not come to be at all, and why.
         slowest: Seconds that the slowest one took to come to be.
@@ -83,7 +83,8 @@ class Phase:
     pods: int = 0
     refused: list[str] = field(default_factory=list)
     fresh_refused: list[str] = field(default_factory=list)
-    away: int = 0
+    away: list[str] = field(default_factory=list)
+    begun: int = 0
     unwired: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     slowest: float = 0.0
@@ -93,29 +94,34 @@ class Phase:
         return (
             f"{self.name}: {self.pods:,} pods, {len(self.unwired)} unwired, {len(self.lost)} lost, "
             f"{len(self.refused)} creates refused, {len(self.fresh_refused)} more of fresh identities, "
-            f"{self.away} while the API server was away, slowest {self.slowest:.1f} s"
+            f"{len(self.away)} while the API server was away, slowest {self.slowest:.1f} s"
         )
+
+    @property
+    def over(self) -> bool:
+        """Whether it is known of each pod what came of it."""
+        return self.pods + len(self.lost) >= self.begun
 
 
 class Stream:
     """One that flows, see `flowing`.
 
     Attributes:
-        pods: How many there are by now.
-        phases: What came of each, once it has ended.
+        phases: What came of each so far.
     """
 
     def __init__(self, child: Child, connection: socket.socket) -> None:
-        self.pods = 0
         self.phases: list[Phase] = []
         self._child = child
         self._connection = connection
+        self._ended = False
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     def begin(self, phase: str) -> None:
-        """Have pods from now on counted under this name."""
+        """Have pods from now on counted under this name, which no other phase has."""
         self.tell(phase)
+        self._child.wait_until(lambda: self._named(phase) is not None, within=PATIENCE)
 
     def tell(self, what: Any) -> None:
         """Tell the program something."""
@@ -123,24 +129,38 @@ class Stream:
         self._connection.sendall(json.dumps(what).encode() + b"\n")
 
     def wait_for(self, pods: int) -> None:
-        """Wait until there are so many more."""
-        wanted = self.pods + pods
-        self._child.wait_until(lambda: self.pods >= wanted, within=PATIENCE)
+        """Wait until so many more have come to be in the present phase."""
+        phase = self.phases[-1].name
+        wanted = self.phases[-1].pods + pods
+        self._child.wait_until(lambda: self._so_far(phase).pods >= wanted, within=2 * PATIENCE + pods)
+
+    def finish(self) -> Phase:
+        """End the present phase and return what came of it."""
+        phase = self.phases[-1].name
+        self.begin(f"after {phase}")
+        self._child.wait_until(lambda: self._so_far(phase).over, within=2 * PATIENCE)
+        return self._so_far(phase)
+
+    def _named(self, phase: str) -> Phase | None:
+        return next((one for one in self.phases if one.name == phase), None)
+
+    def _so_far(self, phase: str) -> Phase:
+        found = self._named(phase)
+        assert found is not None
+        return found
 
     def end(self) -> None:
         """Have it end, and learn what came of it."""
         self._connection.shutdown(socket.SHUT_WR)
         self._listener.join(_ENDS_WITHIN)
-        assert self.phases, self._child.last_words()
+        assert self._ended, self._child.last_words()
 
     def _listen(self) -> None:
         with self._connection.makefile("rb") as lines:
             for line in lines:
                 told = json.loads(line)
-                if isinstance(told, int):
-                    self.pods = told
-                else:
-                    self.phases = [Phase(**one) for one in told]
+                self.phases = [Phase(**one) for one in told["phases"]]
+                self._ended = told["ended"]
 
 
 async def _serve(port: int) -> None:
@@ -157,7 +177,7 @@ async def _serve(port: int) -> None:
         await flow.create_all(hearing)
         await flow.look_at_all()
         telling.cancel()
-    told.write(json.dumps([asdict(phase) for phase in flow.phases]).encode() + b"\n")
+    told.write(flow.report(ended=True))
     await told.drain()
     told.close()
 
@@ -176,10 +196,15 @@ class _Flow:
             self.phases.append(Phase(json.loads(line)))
 
     async def tell(self, told: asyncio.StreamWriter) -> None:
-        """Tell for ever how many pods there are."""
+        """Tell for ever what came of the phases so far."""
         while True:
-            told.write(f"{sum(phase.pods for phase in self.phases)}\n".encode())
+            told.write(self.report(ended=False))
             await asyncio.sleep(_TELL_EVERY)
+
+    def report(self, *, ended: bool) -> bytes:
+        """Return a line with what came of the phases."""
+        phases = [asdict(phase) for phase in self.phases]
+        return json.dumps({"ended": ended, "phases": phases}).encode() + b"\n"
 
     async def create_all(self, hearing: asyncio.Task[None]) -> None:
         """Create pods at the rate until told to end."""
@@ -189,6 +214,7 @@ class _Flow:
             while not hearing.done():
                 await asyncio.sleep(max(0.0, begin + number / self._order.rate - loop.time()))
                 if self.phases:
+                    self.phases[-1].begun += 1
                     tasks.create_task(self._create(number, self.phases[-1]))
                 number += 1
 
@@ -210,7 +236,7 @@ class _Flow:
             if contract.WEBHOOK_NAME in fault or "MutatingAdmissionPolicy" in fault:
                 (phase.fresh_refused if fresh else phase.refused).append(fault[:300])
             else:
-                phase.away += 1
+                phase.away.append(fault[:300])
             await asyncio.sleep(AGAIN_AFTER)
         phase.lost[name] = fault
 
