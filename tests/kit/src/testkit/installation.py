@@ -26,8 +26,8 @@ from testkit.processes import Child, ProcessFailed, running
 
 RELEASE = "workload-identity-operator"
 NAMESPACE = "azure-workload-identity-system"
-READY_WITHIN = 30
-"""Seconds; it takes one."""
+READY_WITHIN = 120
+"""Seconds; it takes one where there is nothing else to do."""
 IN_CLUSTER_WITHIN = 180
 """Seconds until all of its pods are ready; it takes ten."""
 

@@ -32,7 +32,7 @@ AGAIN_AFTER = 0.5
 """Seconds until a refused pod is created again."""
 _ANSWER_WITHIN = 20.0
 _TELL_EVERY = 0.2
-_STARTS_WITHIN = 60.0
+_STARTS_WITHIN = 180.0
 _ENDS_WITHIN = PATIENCE + 120.0
 
 

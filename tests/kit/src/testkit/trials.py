@@ -59,7 +59,7 @@ def trying(plane: ControlPlane, engine: str, rate: float, tally: Tally) -> Itera
         fresh_namespace(plane) as inside,
     ):
         together(lambda number: create_account(inside, number), KNOWN)
-        eventually(lambda: len(wired_by_policy(inside)) == KNOWN, within=60)
+        eventually(lambda: len(wired_by_policy(inside)) == KNOWN, within=180)
         with flowing(plane, inside.name, tenant=TENANT, rate=rate, known=KNOWN, fresh=FRESH) as stream:
             stream.begin("before all")
             stream.wait_for(5)
