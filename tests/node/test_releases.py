@@ -6,7 +6,7 @@ from testkit.installation import NAMESPACE, RELEASE
 from testkit.node import Node
 from testkit.releases import SELECTOR, is_wired, released, stream, until_known
 from testkit.residents import claims_seen_in, many, one, resident
-from testkit.workloads import CLIENT, Namespace
+from testkit.workloads import CLIENT, Namespace, eventually
 from workload_identity_operator import contract
 
 KEPT = {"customresourcedefinition.apiextensions.k8s.io/podwirings.workload-identity.io"}
@@ -25,8 +25,21 @@ def ours(node: Node) -> set[str]:
     return set(labelled.split()) | {name for name in everything if RELEASE in name}
 
 
-def test_a_release_from_its_install_to_its_end(node: Node, namespace: Namespace, operator_image: str) -> None:
-    """Upgrade and rollback refuse nobody; after an uninstall running pods go on, nothing of ours is left."""
+def running_wired(namespace: Namespace, app: str) -> int:
+    """Return how many pods run with an identity; 0 as long as there are others."""
+    pods = namespace.get("pods", f"--selector=app={app}")["items"]
+    good = [pod for pod in pods if is_wired(pod) and pod["status"]["phase"] == "Running"]
+    return len(good) if len(good) == len(pods) else 0
+
+
+def test_a_release_from_its_install_to_the_next(
+    node: Node, namespace: Namespace, operator_image: str
+) -> None:
+    """Upgrade and rollback refuse nobody; after an uninstall running pods go on, and nothing of ours is left.
+
+    Pods made without an identity meanwhile get one when the chart is installed again, with healing on; those
+    that have theirs are not touched.
+    """
     spec = resident(operator_image, "billing")
     strange = one("probe", resident(operator_image, "stranger"))
     namespace.account("billing", {contract.CLIENT_ID: CLIENT})
@@ -54,9 +67,18 @@ def test_a_release_from_its_install_to_its_end(node: Node, namespace: Namespace,
         left = ours(node) - {f"namespace/{NAMESPACE}"}
         releases = json.loads(node.plane.helm("list", f"--namespace={NAMESPACE}", "--output=json"))
 
+        # The next release finds what was made meanwhile.
+        namespace.create(many("late", spec, 2))
+        namespace.kubectl("rollout", "status", "deployment/late", "--timeout=180s")
+        unwired = namespace.get("pods", "--selector=app=late")["items"]
+        release.upgrade({"healing": {"mode": "restart", "pauseSeconds": 1}})
+        eventually(lambda: running_wired(namespace, "late") == 2, within=180)
+        (same,) = namespace.get("pods", "--selector=app=web")["items"]
+
     assert (seen.refused, seen.unwired) == ([], 0)
     assert {pod["metadata"]["annotations"]["try"] for pod in upgraded} == {"two"}
     assert len(before) > 10
     assert (left, releases) == (KEPT, [])
     assert running["metadata"]["uid"] == still["metadata"]["uid"]
-    assert not is_wired(later)
+    assert [is_wired(pod) for pod in (later, *unwired)] == [False] * 3
+    assert same["metadata"]["uid"] == running["metadata"]["uid"]
