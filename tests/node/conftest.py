@@ -13,6 +13,7 @@ from testkit.control_plane import NAMED_KUBECONFIG, ControlPlane
 from testkit.images import NAMED_IMAGES, debian
 from testkit.installation import install_in_cluster
 from testkit.node import PROGRAMS, Node, requirements
+from testkit.releases import Release
 from testkit.workloads import Namespace, fresh_namespace
 
 
@@ -47,6 +48,16 @@ def operator_image(node: Node, tmp_path_factory: pytest.TempPathFactory) -> str:
     built = images.build(images.OPERATOR, tmp_path_factory.mktemp("images"), newer=True)
     node.load(built.archive)
     return built.reference
+
+
+@pytest.fixture(scope="module")
+def release(node: Node, operator_image: str) -> Release:
+    """The operator in pods of its own, where there is none with default values; none is taken away."""
+    assert operator_image
+    found = Release(node.plane)
+    if found.values() is None:
+        found.upgrade({})
+    return found
 
 
 @pytest.fixture(scope="session")

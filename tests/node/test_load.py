@@ -1,7 +1,6 @@
 """What the operator's pods need: the time to be ready, and memory while pods are made without a break."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from testkit.crowds import together
 from testkit.installation import NAMESPACE, RELEASE
 from testkit.node import Node
-from testkit.releases import Release, create, is_wired, released
+from testkit.releases import Release, create, is_wired
 from testkit.residents import one, resident
 from testkit.tally import Tally
 from testkit.workloads import Namespace, eventually
@@ -17,14 +16,6 @@ from testkit.workloads import Namespace, eventually
 RATE = 50
 """Pods a second."""
 UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-
-
-@pytest.fixture(scope="module")
-def release(node: Node, operator_image: str) -> Iterator[Release]:
-    """The chart with its default values."""
-    assert operator_image
-    with released(node.plane) as made:
-        yield made
 
 
 def memory_limit(release: Release) -> int:
@@ -88,7 +79,6 @@ def test_operator_keeps_within_its_limits(
     rate, limit = size / (time.monotonic() - started), memory_limit(release)
     used = f"at most {most / 1e6:.0f} MB of {limit / 1e6:.0f} MB"
     tally.tell(f"operator pod: {used}, at {rate:.0f} pods a second")
-    namespace.kubectl("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
     assert wired == [True] * size
     assert release.restarts() == before
     assert [pod["metadata"]["uid"] for pod in release.pods()] == uids

@@ -1,13 +1,11 @@
 """The operator in pods, by helm with default values, and what befalls those pods."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from testkit.installation import NAMESPACE
 from testkit.node import Node
 from testkit.processes import ProcessFailed, finish
-from testkit.releases import SELECTOR, Release, is_wired, is_wired_by_policy, released, stream, until_known
+from testkit.releases import SELECTOR, Release, is_wired, is_wired_by_policy, stream, until_known
 from testkit.residents import claims_seen_in, many, one, resident
 from testkit.workloads import CLIENT, Namespace, env_of, eventually
 from workload_identity_operator import contract
@@ -16,14 +14,6 @@ AUDIENCE = "api://AzureADTokenExchange"
 HOGS = 4
 HOG = "while True: pass"
 GREEDY = "held = bytearray(1 << 30); print(sum(held[:: 4096]))"
-
-
-@pytest.fixture(scope="module")
-def release(node: Node, operator_image: str) -> Iterator[Release]:
-    """The chart with its default values: two replicas, policy and webhook."""
-    assert operator_image
-    with released(node.plane) as made:
-        yield made
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_a_release_from_its_install_to_the_next(
     namespace.account("billing", {contract.CLIENT_ID: CLIENT})
     namespace.account("stranger")
     subject = f"system:serviceaccount:{namespace.name}:billing"
-    with released(node.plane) as release:
+    with released(node.plane, {}) as release:
         until_known(namespace, one("probe", spec))
         namespace.create(many("web", spec, 1))
         namespace.kubectl("rollout", "status", "deployment/web", "--timeout=180s")

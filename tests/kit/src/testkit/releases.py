@@ -42,6 +42,13 @@ class Release:
             given=json.dumps({"azureTenantID": TENANT, **values}),
         )
 
+    def values(self) -> dict[str, object] | None:
+        """Return the values that it was given; None where there is no release."""
+        if not json.loads(self.plane.helm("list", f"--namespace={NAMESPACE}", "--output=json")):
+            return None
+        values = self.plane.helm("get", "values", RELEASE, f"--namespace={NAMESPACE}", "--output=json")
+        return dict(json.loads(values) or {})
+
     def pods(self) -> list[dict[str, Any]]:
         """Return the operator's pods, but for those that end."""
         found = self.plane.get("pods", f"--namespace={NAMESPACE}", f"--selector={SELECTOR}")["items"]
@@ -82,27 +89,20 @@ class Release:
 
 
 @contextmanager
-def released(plane: ControlPlane, values: Mapping[str, object] | None = None) -> Iterator[Release]:
+def released(plane: ControlPlane, values: Mapping[str, object]) -> Iterator[Release]:
     """Have the chart installed with these values and its pods ready while the context lasts.
 
     A release that was there before is there again afterwards, with the values that it had.
     """
-    release, before = Release(plane), _values(plane)
-    release.upgrade(values or {})
+    release = Release(plane)
+    before = release.values()
+    release.upgrade(values)
     yield release
     if before is None:
         plane.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--ignore-not-found")
         release.end_pods()
     else:
         release.upgrade(before)
-
-
-def _values(plane: ControlPlane) -> dict[str, object] | None:
-    """Return the values of the release that is there, if there is one."""
-    if not json.loads(plane.helm("list", f"--namespace={NAMESPACE}", "--output=json")):
-        return None
-    values = plane.helm("get", "values", RELEASE, f"--namespace={NAMESPACE}", "--output=json")
-    return dict(json.loads(values) or {})
 
 
 @dataclass(slots=True)
