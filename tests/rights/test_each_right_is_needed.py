@@ -1,0 +1,188 @@
+"""Each right of the rendered chart is used by a behaviour, which breaks without it; nothing else is asked.
+
+Whoever adds a right to the chart adds the behaviour that needs it to `testkit.behaviours.BEHAVIOURS`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from testkit.behaviours import (
+    BEHAVIOURS,
+    NAMESPACE,
+    RELEASE,
+    TEST,
+    Behaviour,
+    Release,
+    rehearse,
+    unprepared,
+)
+from testkit.binaries import provide
+from testkit.control_plane import ControlPlane
+from testkit.manifests import CHART
+from testkit.processes import ProcessFailed
+from testkit.rights import AuditLog, Right
+from testkit.tally import Tally
+from testkit.workloads import CLIENT, eventually
+from workload_identity_operator import contract
+
+OPERATOR = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
+TESTER = f"system:serviceaccount:{NAMESPACE}:{TEST}"
+BREAKS_WITHIN = 10.0
+"""Seconds; with the right each behaviour takes one or two, and what waits for a new declaration six."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster that writes down what is asked of it."""
+
+    plane: ControlPlane
+    log: AuditLog
+
+
+@pytest.fixture(scope="module")
+def cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One for all tests here: they install the chart under the same names, one after the other."""
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        provide()
+    log = AuditLog(tmp_path_factory.mktemp("audit"))
+    with ControlPlane(controllers=True, apiserver_args=log.arguments) as plane:
+        yield Cluster(plane, log)
+
+
+def broken(release: Release, behaviours: Sequence[Behaviour]) -> str:
+    """Return the first of the behaviours that does not happen, and how that was seen; "" when all do."""
+    unprepared(release)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(release.running())
+        except ProcessFailed as ended:
+            return f"it does not start: {str(ended).splitlines()[0]}"
+        for behaviour in behaviours:
+            try:
+                behaviour(release)
+            except (AssertionError, OSError) as failure:  # OSError: nobody answers a review
+                return f"{behaviour.__name__}: {str(failure).splitlines()[0]}"
+    return ""
+
+
+@pytest.fixture(scope="module")
+def seen(cluster: Cluster) -> Mapping[str, Mapping[Right, Sequence[Behaviour]]]:
+    """Have all behaviours happen, and return which of them used each right, by mode; nothing was refused."""
+    found = {}
+    for mode, (values, behaviours) in BEHAVIOURS.items():
+        release = Release(cluster.plane, values)
+        release.install()
+        granted = release.granted()
+        by_right: dict[Right, list[Behaviour]] = {right: [] for right in granted}
+        start = cluster.log.end()
+        unprepared(release)
+        with release.running():
+            for behaviour in behaviours:
+                since = cluster.log.end()
+                behaviour(release)
+                used = {use for use, _ in cluster.log.uses(OPERATOR, since)}
+                for right in granted:
+                    if any(right.allows(use) for use in used):
+                        by_right[right].append(behaviour)
+        assert cluster.log.forbidden(OPERATOR, start) == [], mode
+        found[mode] = by_right
+    return found
+
+
+def test_each_right_is_used(seen: Mapping[str, Mapping[Right, Sequence[Behaviour]]], tally: Tally) -> None:
+    """No right is one too many: the audit log has each of them used by a documented behaviour."""
+    for mode, by_right in seen.items():
+        for right, behaviours in by_right.items():
+            tally.tell(f"{mode}: {right}: {', '.join(one.__name__ for one in behaviours)}")
+
+    idle = [f"{mode}: {right}" for mode, rights in seen.items() for right, used in rights.items() if not used]
+    assert idle == [], "never used: take them out of the chart, or add to BEHAVIOURS what needs them"
+
+
+@pytest.mark.soak(3, 1000)
+def test_each_right_is_needed(
+    cluster: Cluster, seen: Mapping[str, Mapping[Right, Sequence[Behaviour]]], size: int, tally: Tally
+) -> None:
+    """Without it a behaviour breaks: some of the rights in every run, each of them in `make soak`."""
+    idle = []
+    for mode, by_right in seen.items():
+        values, behaviours = BEHAVIOURS[mode]
+        release = Release(cluster.plane, values, patience=BREAKS_WITHIN)
+        rights = list(by_right)[:: max(1, -(-len(by_right) // size))]
+        for right in rights if size > len(BEHAVIOURS) or mode == "policy" else ():
+            release.install()
+            using = by_right[right]
+            with release.without(right):
+                what = broken(release, [*behaviours[:1], *(one for one in behaviours[1:] if one in using)])
+                if not what:
+                    what = broken(release, behaviours)
+            tally.tell(f"{mode}: without {right}: {what or 'nothing breaks'}")
+            if not what:
+                idle.append(f"{mode}: {right}")
+    assert idle == [], (
+        "nothing breaks without them: take them out of the chart, or add what does to BEHAVIOURS"
+    )
+
+
+def test_every_rule_is_rendered_somewhere(cluster: Cluster) -> None:
+    """The modes bring all rules that the chart's templates have, whatever value brings them."""
+    templates = [path.read_text("utf-8") for path in (CHART / "templates").glob("*role*.yaml")]
+    written = {
+        line.strip().removeprefix("verbs: ")
+        for text in templates
+        for line in text.splitlines()
+        if line.strip().startswith(("resources: ", "verbs: "))
+    }
+    found = set()
+    for values, _ in BEHAVIOURS.values():
+        for one in Release(cluster.plane, values).objects():
+            for rule in one.get("rules", ()):
+                found |= {f"[{', '.join(rule['verbs'])}]", f"resources: [{', '.join(rule['resources'])}]"}
+
+    assert written - found == set(), "no mode of BEHAVIOURS renders them"
+
+
+def test_helm_test_uses_its_rights(cluster: Cluster) -> None:
+    """The pod of `helm test` says that a pod would be wired, and has no right that it does not use."""
+    release = Release(cluster.plane, BEHAVIOURS["policy"][0])
+    release.install()
+    plane = cluster.plane
+    since = cluster.log.end()
+    plane.kubectl("annotate", "serviceaccount", "default", f"{contract.CLIENT_ID}={CLIENT}")
+    try:
+        with release.running():
+            release.expect(release.operator.ready, "ready")
+            told_too_early = rehearse(release)
+            be_nodes(release)
+            told = rehearse(release)
+    finally:
+        plane.kubectl("annotate", "serviceaccount", "default", f"{contract.CLIENT_ID}-")
+
+    assert (told_too_early.returncode, "wanted 1 ready replicas, found 0" in told_too_early.stderr) == (
+        1,
+        True,
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "a labelled pod in namespace default would be wired" in told.stdout
+    used = {use for use, _ in cluster.log.uses(TESTER, since)}
+    assert cluster.log.forbidden(TESTER, since) == []
+    assert [str(right) for right in release.granted(TEST) if not any(map(right.allows, used))] == []
+    assert plane.get("pods", "--namespace=default")["items"] == []
+
+
+def be_nodes(release: Release) -> None:
+    """Do what nodes do for the operator's own pods: say that they are ready."""
+
+    def available() -> bool:
+        for found in release.plane.get("pods", f"--namespace={NAMESPACE}")["items"]:
+            ready = [{"type": "Ready", "status": "True"}]
+            status = json.dumps({"status": {"phase": "Running", "conditions": ready}})
+            name = found["metadata"]["name"]
+            release.kubectl("patch", "pod", name, "--subresource=status", f"--patch={status}")
+        return bool(release.get("deployment")["status"].get("availableReplicas"))
+
+    eventually(available, within=60)
