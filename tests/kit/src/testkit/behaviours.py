@@ -185,30 +185,32 @@ Behaviour: TypeAlias = Callable[[Release], None]
 
 
 def unprepared(release: Release) -> None:
-    """Take away what an operator that starts has to bring: certificate and caBundle."""
-    for kind, name, path in (
-        ("secret", f"{RELEASE}-certificate", "/data"),
-        (CONFIGURATIONS, RELEASE, "/webhooks/0/clientConfig/caBundle"),
-    ):
-        patch = json.dumps([{"op": "add", "path": path, "value": None}, {"op": "remove", "path": path}])
-        release.kubectl("patch", kind, name, "--type=json", f"--patch={patch}")
+    """Take away what an operator that starts has to bring: Secret and caBundle."""
+    release.kubectl("delete", "secret", f"{RELEASE}-certificate", "--ignore-not-found")
+    path = "/webhooks/0/clientConfig/caBundle"
+    patch = json.dumps([{"op": "add", "path": path, "value": None}, {"op": "remove", "path": path}])
+    release.kubectl("patch", CONFIGURATIONS, RELEASE, "--type=json", f"--patch={patch}")
+
+
+def certificate(release: Release) -> Json:
+    """Return the data of the Secret; {} when there are none."""
+    return dict((release.find("secret", f"{RELEASE}-certificate") or {}).get("data") or {})
 
 
 def becomes_ready(release: Release) -> None:
     """The table is filled, the certificate is in the Secret, and the API server trusts it."""
     release.expect(release.operator.ready, "ready")
-    data = release.get("secret", f"{RELEASE}-certificate")["data"]
-    bundle = release.get(CONFIGURATIONS)["webhooks"][0]["clientConfig"]["caBundle"]
-    assert {"tls.crt", "tls.key", "ca.crt"} <= data.keys()
-    assert data["ca.crt"] in bundle or b64decode(data["ca.crt"]) in b64decode(bundle)
+    release.expect(lambda: {"tls.crt", "tls.key", "ca.crt"} <= certificate(release).keys(), "the Secret")
+    bundle = release.get(CONFIGURATIONS)["webhooks"][0]["clientConfig"].get("caBundle", "")
+    assert b64decode(certificate(release)["ca.crt"]) in b64decode(bundle), "the caBundle is another's"
 
 
-def brings_secret_back(release: Release) -> None:
-    """A deleted Secret is there again, with a certificate in it."""
-    name = f"{RELEASE}-certificate"
+def mends_secret(release: Release) -> None:
+    """What somebody empties of the Secret is there again within seconds."""
     release.calm()
-    release.kubectl("delete", "secret", name)
-    release.expect(lambda: (release.find("secret", name) or {}).get("data"), "the Secret")
+    patch = json.dumps([{"op": "remove", "path": "/data"}])
+    release.kubectl("patch", "secret", f"{RELEASE}-certificate", "--type=json", f"--patch={patch}")
+    release.expect(lambda: certificate(release), "data of the Secret")
 
 
 def compiles_accounts(release: Release) -> None:
@@ -397,6 +399,12 @@ def covers_unlabelled_pods(release: Release) -> None:
     release.expect(covered, "the namespace covered")
 
 
+def is_refused_nothing(release: Release) -> None:
+    """Without a policy the operator goes on looking for one, and would warn if it might not."""
+    release.calm()
+    assert ": 403" not in release.operator.child.log.read_text(encoding="utf-8"), "the operator was refused"
+
+
 BEHAVIOURS: Final[Mapping[str, tuple[Mapping[str, Any], Sequence[Behaviour]]]] = {
     "policy": (
         POLICY_ENGINE,
@@ -413,7 +421,7 @@ BEHAVIOURS: Final[Mapping[str, tuple[Mapping[str, Any], Sequence[Behaviour]]]] =
             brings_policy_back,
             brings_binding_back,
             brings_definition_back,
-            brings_secret_back,
+            mends_secret,
             follows_the_declaration,
         ],
     ),
@@ -424,9 +432,9 @@ BEHAVIOURS: Final[Mapping[str, tuple[Mapping[str, Any], Sequence[Behaviour]]]] =
             compiles_accounts,
             looks_accounts_up,
             covers_unlabelled_pods,
-            leaves_to_the_peer_silently,
             removes_podwirings,
-            brings_secret_back,
+            mends_secret,
+            is_refused_nothing,
         ],
     ),
 }
