@@ -425,18 +425,6 @@ BEHAVIOURS: Final[Mapping[str, tuple[Mapping[str, Any], Sequence[Behaviour]]]] =
             follows_the_declaration,
         ],
     ),
-    "webhook": (
-        WEBHOOK_ENGINE,
-        [
-            becomes_ready,
-            compiles_accounts,
-            looks_accounts_up,
-            covers_unlabelled_pods,
-            removes_podwirings,
-            mends_secret,
-            is_refused_nothing,
-        ],
-    ),
 }
 """By name: values of a release, and what its operator does, in an order in which each finds what it needs."""
 
