@@ -14,6 +14,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPSConnection
 from typing import Any, Final, TypeAlias
 
@@ -22,7 +23,9 @@ import yaml
 from testkit.control_plane import ControlPlane
 from testkit.installation import Operator, free_port, operator_running
 from testkit.manifests import CHART, TENANT, rendered
+from testkit.owners import events_of, pods_of, workload
 from testkit.processes import ProcessFailed
+from testkit.readiness import pods_become_ready
 from testkit.rights import Right, rights_of, roles_of
 from testkit.workloads import CLIENT, Namespace, fresh_namespace, pod
 from workload_identity_operator import contract, repairs
@@ -42,6 +45,7 @@ _SETTLED: Final = 2 * repairs.SETTLE + 1
 """Seconds."""
 POLICY_ENGINE: Final[Json] = {"engine": "policy"}
 WEBHOOK_ENGINE: Final[Json] = {"engine": "webhook"}
+HEALING: Final[Json] = {"engine": "policy", "healing": {"mode": "restart", "pauseSeconds": 0}}
 
 
 @dataclass(slots=True)
@@ -185,8 +189,8 @@ Behaviour: TypeAlias = Callable[[Release], None]
 
 
 def unprepared(release: Release) -> None:
-    """Take away what an operator that starts has to bring: Secret and caBundle."""
-    release.kubectl("delete", "secret", f"{RELEASE}-certificate", "--ignore-not-found")
+    """Take away what an operator that starts has to bring: Secret, Lease and caBundle."""
+    release.kubectl("delete", f"secret/{RELEASE}-certificate", f"lease/{RELEASE}", "--ignore-not-found")
     path = "/webhooks/0/clientConfig/caBundle"
     patch = json.dumps([{"op": "add", "path": path, "value": None}, {"op": "remove", "path": path}])
     release.kubectl("patch", CONFIGURATIONS, RELEASE, "--type=json", f"--patch={patch}")
@@ -399,10 +403,68 @@ def covers_unlabelled_pods(release: Release) -> None:
     release.expect(covered, "the namespace covered")
 
 
-def is_refused_nothing(release: Release) -> None:
-    """Without a policy the operator goes on looking for one, and would warn if it might not."""
-    release.calm()
-    assert ": 403" not in release.operator.child.log.read_text(encoding="utf-8"), "the operator was refused"
+def audits(release: Release) -> None:
+    """Pods made before their ServiceAccount was annotated are told of, to whomever made them."""
+    inside = release.inside
+    inside.account("web")
+    made = ("Deployment", "StatefulSet", "Job")
+    for kind in made:
+        inside.create(workload(kind, kind.lower(), "web"))
+    release.expect(lambda: all(pods_of(inside, kind.lower()) for kind in made), "their pods")
+    for kind, version in (("DaemonSet", "apps/v1"), ("ReplicationController", "v1")):
+        owned_pod(inside, kind, version)
+    inside.kubectl("annotate", "serviceaccount", "web", f"{contract.CLIENT_ID}={CLIENT}")
+
+    def told(kind: str) -> bool:
+        return "PodsUnwired" in events_of(inside, kind, kind.lower())
+
+    for kind in (*made, "DaemonSet", "ReplicationController"):
+        release.expect(partial(told, kind), f"an Event about the {kind}")
+
+    def tells() -> bool:
+        found = release.find("podwirings", contract.POD_WIRING_NAME, inside.name)
+        return bool(found and found.get("status", {}).get("pods", {}).get("unwired"))
+
+    if release.values.get("healing") is None:
+        release.expect(tells, "pods in the status of the PodWiring")
+
+
+def owned_pod(inside: Namespace, kind: str, version: str) -> None:
+    """Create an object whose controller has nothing to do here, and a pod of it."""
+    name = kind.lower()
+    manifest = workload(kind, name, "web") | {"apiVersion": version}
+    if kind == "ReplicationController":
+        manifest["spec"]["selector"] = {"app": name}
+        manifest["spec"]["replicas"] = 0
+    uid = inside.create(manifest)["metadata"]["uid"]
+    reference = {"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": True}
+    labels = {"app": name}
+    inside.create(pod(name, "web", metadata={"labels": labels, "ownerReferences": [reference]}))
+
+
+def heals(release: Release) -> None:
+    """Whoever made such pods is restarted, one at a time; pods of a ReplicaSet on its own are evicted."""
+    inside = release.inside
+    inside.account("api")
+    for kind in ("Deployment", "StatefulSet", "ReplicaSet"):
+        inside.create(workload(kind, f"api-{kind.lower()}", "api", replicas=1))
+    made = ("api-deployment", "api-statefulset", "api-replicaset")
+    release.expect(lambda: all(pods_of(inside, name) for name in made), "their pods")
+    first = pods_of(inside, "api-replicaset")[0]["metadata"]["uid"]
+
+    def restarted(kind: str, name: str) -> bool:
+        template = inside.get(kind, name)["spec"]["template"]["metadata"]
+        return contract.RESTARTED_AT in (template.get("annotations") or {})
+
+    with pods_become_ready(inside):
+        inside.kubectl("annotate", "serviceaccount", "api", f"{contract.CLIENT_ID}={CLIENT}")
+        release.expect(lambda: restarted("deployments", "api-deployment"), "the Deployment restarted")
+        release.expect(lambda: restarted("statefulsets", "api-statefulset"), "the StatefulSet restarted")
+        release.expect(
+            lambda: first not in {one["metadata"]["uid"] for one in pods_of(inside, "api-replicaset")},
+            "the pod of the ReplicaSet evicted",
+        )
+        release.expect(lambda: restarted("daemonsets", "daemonset"), "the DaemonSet restarted")
 
 
 BEHAVIOURS: Final[Mapping[str, tuple[Mapping[str, Any], Sequence[Behaviour]]]] = {
@@ -423,7 +485,24 @@ BEHAVIOURS: Final[Mapping[str, tuple[Mapping[str, Any], Sequence[Behaviour]]]] =
             brings_definition_back,
             mends_secret,
             follows_the_declaration,
+            audits,
         ],
+    ),
+    "webhook": (
+        WEBHOOK_ENGINE,
+        [
+            becomes_ready,
+            compiles_accounts,
+            looks_accounts_up,
+            covers_unlabelled_pods,
+            removes_podwirings,
+            mends_secret,
+            audits,
+        ],
+    ),
+    "healing": (
+        HEALING,
+        [becomes_ready, audits, heals],
     ),
 }
 """By name: values of a release, and what its operator does, in an order in which each finds what it needs."""

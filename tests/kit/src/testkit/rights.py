@@ -123,25 +123,34 @@ class AuditLog:
         What needs another right too, which no verb tells, yields that as well: server-side apply of what was
         not there, to create it; to write a policy or its binding, to read the parameters.
         """
+        for event in self._events(user, since):
+            status = event.get("responseStatus", {}).get("code", 0)
+            used = _right(event["verb"], event["objectRef"])
+            yield used, status
+            if used.verb == "patch" and status == _CREATED:
+                yield _right("create", event["objectRef"]), status
+            if used.resource in _PARAMETRISED and used.verb == "patch" and status in {_OK, _CREATED}:
+                yield Right("get", contract.POD_WIRING_GROUP, contract.POD_WIRINGS), status
+
+    def forbidden(self, user: str, since: int = 0) -> list[str]:
+        """Return what was refused for want of a right; not what is refused to everybody."""
+        refused = (event for event in self._events(user, since) if _wants_a_right(event))
+        return sorted({str(_right(event["verb"], event["objectRef"])) for event in refused})
+
+    def _events(self, user: str, since: int) -> Iterator[Mapping[str, Any]]:
         with self._log.open("rb") as lines:
             lines.seek(since)
             for line in lines:
                 if not line.endswith(b"\n"):
                     return  # it is being written
                 event = json.loads(line)
-                if event["user"]["username"] != user or "objectRef" not in event:
-                    continue
-                status = event.get("responseStatus", {}).get("code", 0)
-                used = _right(event["verb"], event["objectRef"])
-                yield used, status
-                if used.verb == "patch" and status == _CREATED:
-                    yield _right("create", event["objectRef"]), status
-                if used.resource in _PARAMETRISED and used.verb == "patch" and status in {_OK, _CREATED}:
-                    yield Right("get", contract.POD_WIRING_GROUP, contract.POD_WIRINGS), status
+                if event["user"]["username"] == user and "objectRef" in event:
+                    yield event
 
-    def forbidden(self, user: str, since: int = 0) -> list[str]:
-        """Return what was refused for want of a right."""
-        return sorted({str(used) for used, status in self.uses(user, since) if status == _FORBIDDEN})
+
+def _wants_a_right(event: Mapping[str, Any]) -> bool:
+    status = event.get("responseStatus", {})
+    return status.get("code") == _FORBIDDEN and "being terminated" not in status.get("message", "")
 
 
 def _right(verb: str, what: Mapping[str, str]) -> Right:
