@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
+import yaml
 
 from testkit.behaviours import (
     BEHAVIOURS,
@@ -22,15 +23,16 @@ from testkit.behaviours import (
 )
 from testkit.binaries import provide
 from testkit.control_plane import ControlPlane
-from testkit.manifests import CHART
+from testkit.manifests import CHART, ROOT, rendered
 from testkit.processes import ProcessFailed
-from testkit.rights import AuditLog, Right
+from testkit.rights import AuditLog, Right, rights_of, roles_of
 from testkit.tally import Tally
 from testkit.workloads import CLIENT, eventually
 from workload_identity_operator import contract
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
 TESTER = f"system:serviceaccount:{NAMESPACE}:{TEST}"
+MODES = [values for values, _ in BEHAVIOURS.values()]
 BREAKS_WITHIN = {"policy": 15.0, "webhook": 15.0, "healing": 60.0}
 """Seconds; with the right each behaviour takes a few, and a whole round of restarts twenty."""
 
@@ -154,6 +156,18 @@ def test_every_rule_is_rendered_somewhere(cluster: Cluster) -> None:
                 found |= {f"[{', '.join(rule['verbs'])}]", f"resources: [{', '.join(rule['resources'])}]"}
 
     assert written - found == set(), "no mode of BEHAVIOURS renders them"
+
+
+def test_readme_tells_every_right() -> None:
+    """The table in the operator's README has each verb on each resource that a mode grants, and no other."""
+    text = (ROOT / "operator" / "README.md").read_text(encoding="utf-8")
+    table = text.partition("| resource | verbs |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table]
+    told = {(verb, kind) for row in cells for kind in row[0].split(", ") for verb in row[1].split(", ")}
+    objects = [one for values in MODES for one in yaml.safe_load_all(rendered(values, RELEASE)) if one]
+    roles = roles_of(objects, RELEASE)
+
+    assert told == {(right.verb, right.resource) for role in roles for right in rights_of(role)}
 
 
 def test_helm_test_uses_its_rights(cluster: Cluster) -> None:
