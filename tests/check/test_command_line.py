@@ -71,6 +71,7 @@ def test_something_wrong(outside: Patient, at: str, form: str) -> None:
     """Exit status 1, the same findings in each form."""
     with outside.place() as place:
         place.account("typo", {contract.PREFIX + "clientid": "x"})
+        outside.becomes({("annotation-unknown", f"ServiceAccount {place.name}/typo")})
         done = run("check", at, "-q", "--offline", "-o", form)
 
     assert (done.returncode, done.stderr) == (1, "")
@@ -91,6 +92,7 @@ def test_one_pod(outside: Patient, at: str) -> None:
     """The chain, and the federated credential as Azure's command line wants it; the token is nowhere."""
     with outside.place() as place:
         place.pod()
+        outside.becomes(set())
         shown = run("check", "pod", f"{place.name}/web", at)
         done = run("check", "pod", "web", "-n", place.name, at, "--output=json", "-q")
 

@@ -115,6 +115,7 @@ class Cluster:
     issued_keys: Fetched | None = None
     tenants: dict[str, Fetched] = field(default_factory=dict)
     now: float = 0.0
+    _index: dict[str, tuple[int, dict[tuple[str, str], Json]]] = field(default_factory=dict)
 
     def saw(self, kind: str) -> bool:
         """Whether all objects of a kind were looked at; also where the kind is not served."""
@@ -126,11 +127,13 @@ class Cluster:
 
     def one(self, kind: str, name: str, namespace: str = "") -> Json | None:
         """Return the object of that name; None when there is none, or it was not looked at."""
-        for found in self.all(kind):
-            meta = found["metadata"]
-            if meta["name"] == name and meta.get("namespace", "") == namespace:
-                return found
-        return None
+        objects = self.all(kind)
+        count, index = self._index.get(kind, (-1, {}))
+        if count != len(objects):
+            metas = ((one["metadata"], one) for one in objects)
+            index = {(meta["name"], meta.get("namespace", "")): one for meta, one in metas}
+            self._index[kind] = (len(objects), index)
+        return index.get((name, namespace))
 
 
 def labels_of(found: Mapping[str, Any]) -> dict[str, str]:

@@ -266,7 +266,9 @@ class _Eyes:
             ):
                 self._annotated.add((account["metadata"]["namespace"], account["metadata"]["name"]))
         if how.namespace:
-            self._get("Namespace", f"/api/v1/namespaces/{how.namespace}")
+            self._get("Namespace", f"/api/v1/namespaces/{quote(how.namespace, safe='')}")
+            if cluster.saw("Namespace") and not cluster.all("Namespace"):
+                raise CannotLook(f"--namespace: there is no namespace {how.namespace}")
         else:
             self._list("Namespace", "/api/v1/namespaces", _slim)
         how.tell("webhooks, policies, workloads and pods")
@@ -357,7 +359,7 @@ class _Eyes:
             ):
                 why += ", in all namespaces; or name one by --namespace"
         else:
-            why = f"{refused.status or 'no answer'}: {refused}"
+            why = f"{refused.status or 'no answer'}: {_reason(refused)}"
         self._unseen(f"{resource}{name}{where if named else ''}", why)
 
     def _keep_of(self, kind: str) -> Callable[[Json], Json | None]:

@@ -935,7 +935,8 @@ def probe_findings(cluster: Cluster, releases: Sequence[Release]) -> tuple[list[
                 )
             )
         elif probe.pod is None:
-            why = "create on pods" if probe.status == 403 else f"a pod that is let in: {probe.refusal}"  # noqa: PLR2004 - Forbidden
+            forbidden = "cannot create resource" in probe.refusal
+            why = "create on pods" if forbidden else f"a pod that is let in: {probe.refusal}"
             unseen.append(Unseen(f"whether pods are wired ({probe.engine})", f"needs {why}"))
         elif odd := _unwired(probe, cluster, release):
             code = (

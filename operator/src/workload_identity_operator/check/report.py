@@ -38,6 +38,8 @@ _CAUSES: Final[Mapping[str, frozenset[str]]] = {
 }
 """What each consequence is not told beside: codes, some of them for a kind of object only."""
 
+_PASSING: Final = frozenset({"podwiring-outdated", "policy-not-in-force", "wiring-not-in-force"})
+
 
 def report_on(cluster: Cluster, releases: Sequence[Release], pod: tuple[str, str] | None = None) -> Report:
     """Return what is wrong; with a pod's namespace and name what is wrong for that one, and its chain."""
@@ -77,6 +79,11 @@ def report_on(cluster: Cluster, releases: Sequence[Release], pod: tuple[str, str
     )
 
 
+def may_pass(report: Report) -> bool:
+    """Whether something is told that is so for a moment after every change: one looks once more, later."""
+    return any(one.code in _PASSING or contract.UNLABELLED_WEBHOOK in one.found for one in report.findings)
+
+
 def without_consequences(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings but for those that another of them explains."""
     found = list(findings)
@@ -114,6 +121,10 @@ def _unknown(cluster: Cluster, releases: Sequence[Release]) -> Iterable[Unseen]:
 
 def _seen(cluster: Cluster) -> list[str]:
     shown = ("ServiceAccount", "Namespace", "Pod", "PodWiring")
-    counts = [f"{len(cluster.all(kind))} {kind}s" for kind in shown if kind in cluster.objects]
+    counts = [
+        f"{(count := len(cluster.all(kind)))} {kind}{'' if count == 1 else 's'}"
+        for kind in shown
+        if kind in cluster.objects
+    ]
     where = f"namespace {cluster.namespace}" if cluster.namespace else "all namespaces"
     return [f"{cluster.server}, Kubernetes {cluster.version or 'of unknown version'}, {where}", *counts]

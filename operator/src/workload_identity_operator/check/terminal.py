@@ -54,7 +54,7 @@ def _show_richly(report: Report) -> None:
             chain.add_column(heading, overflow="fold")
         for step in report.steps:
             state = f"[{_STYLES[step.state]}]{_MARKS[step.state]}[/]"
-            chain.add_row(escape(step.what), state, escape(step.told))
+            chain.add_row(escape(step.what), state, escape(_printable(step.told)))
         console.print(chain)
     if report.findings:
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, show_lines=True)
@@ -69,7 +69,7 @@ def _show_richly(report: Report) -> None:
 
 def _show_plainly(report: Report) -> None:
     for step in report.steps:
-        click.echo(f"{step.what}: {_MARKS[step.state]}: {step.told}")
+        click.echo(_printable(f"{step.what}: {_MARKS[step.state]}: {step.told}"))
     for one in report.findings:
         click.echo(f"{one.severity}: {one.code}: {one.object}")
         for word, text in _lines(one):
@@ -77,9 +77,14 @@ def _show_plainly(report: Report) -> None:
 
 
 def _lines(finding: Finding) -> Iterator[tuple[str, str]]:
-    yield "wanted", finding.wanted
-    yield "found ", finding.found
-    yield "change", finding.change
+    yield "wanted", _printable(finding.wanted)
+    yield "found ", _printable(finding.found)
+    yield "change", _printable(finding.change)
+
+
+def _printable(text: str) -> str:
+    """Return a text in which nothing is left that a terminal would obey: others have a say in it."""
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 def _show_rest(report: Report) -> None:
@@ -94,7 +99,7 @@ def _show_rest(report: Report) -> None:
     if report.unseen:
         click.echo("\nNot looked at:")
         for unseen in report.unseen:
-            click.echo(f"  {unseen.what}: {unseen.why}")
+            click.echo(_printable(f"  {unseen.what}: {unseen.why}"))
     errors = sum(one.severity == "error" for one in report.findings)
     warnings = len(report.findings) - errors
     told = f"{errors} error(s), {warnings} warning(s)" if report.findings else "Nothing wrong was found"

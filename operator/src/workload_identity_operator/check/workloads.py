@@ -227,9 +227,11 @@ def _level_findings(cluster: Cluster, groups: Sequence[Group]) -> Iterator[Findi
                 f"--patch '{_patch(group.kind)}'",
             )
     for account in cluster.all(ACCOUNT):
+        if use_of(account) is None:
+            continue
         about = object_of(ACCOUNT, account)
         users = [one for one in groups if _runs_as(one, about) and use_of(one.template) is None]
-        if use_of(account) is not None and users:
+        if users:
             yield Finding(
                 "label-misplaced",
                 about,
@@ -426,7 +428,7 @@ def _label_findings(
         key for key in annotations_of(group.template) if key in (release.keys if release else Keys()).on_pods
     )
     client = account is not None and bool(annotations_of(account).get(contract.CLIENT_ID))
-    alone = not any(
+    alone = client and not any(
         use_of(one.template) is not None
         for one in groups
         if one.namespace == group.namespace and account_of(one.template) == account_of(group.template)
@@ -435,7 +437,7 @@ def _label_findings(
     told = any(use_of(one) is not None for one in above) or any(
         one.object == group.about and contract.USE_LABEL in one.wanted for one in odd
     )
-    if told or (account is not None and use_of(account) is not None) or not (own or (client and alone)):
+    if told or (account is not None and use_of(account) is not None) or not (own or alone):
         return
     because = f"annotation {own[0]}" if own else f"a ServiceAccount with {contract.CLIENT_ID}"
     yield Finding(

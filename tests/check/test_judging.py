@@ -1,0 +1,138 @@
+"""Judgements by hand, of what no cluster of ours can be: other issuers, tenants, clouds."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from workload_identity_operator import contract
+from workload_identity_operator.__main__ import flags_of
+from workload_identity_operator.certificates import issue
+from workload_identity_operator.check.certificate import certificate_faults
+from workload_identity_operator.check.cluster import Cluster, Fetched, Probe
+from workload_identity_operator.check.findings import Finding, Object
+from workload_identity_operator.check.installation import MWC, releases_of
+from workload_identity_operator.check.issuer import issuer_findings, why_not_public
+from workload_identity_operator.check.report import report_on, without_consequences
+
+TENANT = "99999999-8888-7777-6666-555555555555"
+CHART = {"helm.sh/chart": "workload-identity-operator-0.1.0"}
+
+
+def seen(**more: Any) -> Cluster:
+    """Return a cluster of which only this was seen, with a release whose tenant a PodWiring tells."""
+    spec = {"tenantID": TENANT, "authorityHost": "https://login.example/", "audience": "a", "identities": {}}
+    wiring = {"metadata": {"name": contract.POD_WIRING_NAME, "namespace": "a"}, "spec": spec}
+    configuration = {"metadata": {"name": "ours", "labels": CHART}, "webhooks": []}
+    cluster = Cluster("https://example.com", "v1.36.3", objects={"PodWiring": [wiring], MWC: [configuration]})
+    for name, value in more.items():
+        setattr(cluster, name, value)
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("url", "public"),
+    [
+        ("https://westeurope.oic.prod-aks.azure.com/t/u/", True),
+        ("https://oidc.eks.eu-west-1.amazonaws.com/id/X", True),
+        ("https://8.8.8.8:6443", True),
+        ("https://127.0.0.1:6443", True),  # on this machine, which is told elsewhere
+        ("http://issuer.example.com", False),
+        ("https://kubernetes.default.svc.cluster.local", False),
+        ("https://kubernetes.default.svc", False),
+        ("https://10.0.0.1:6443", False),
+        ("https://[fd00::1]:6443", False),
+        ("https://api", False),
+        ("kubernetes/serviceaccount", False),
+    ],
+)
+def test_who_can_be_reached(url: str, public: bool) -> None:
+    """Entra reaches https URLs of public names and addresses."""
+    assert (why_not_public(url) == "") is public
+
+
+def test_an_issuer_inside() -> None:
+    """What kind and kubeadm have by default is told, and nothing is said of documents nobody can fetch."""
+    cluster = seen(discovery={"issuer": "https://kubernetes.default.svc.cluster.local"})
+
+    assert [found.code for found in issuer_findings(cluster)] == ["issuer-not-public"]
+
+
+def test_keys_that_are_not_rsa() -> None:
+    """Entra takes RS256 only, whatever the documents say."""
+    keys = {"keys": [{"kty": "EC", "alg": "ES256", "kid": "1"}]}
+    cluster = seen(discovery={"issuer": "https://issuer.example.com"}, keys=keys)
+
+    assert [(found.code, found.found) for found in issuer_findings(cluster)] == [
+        ("issuer-algorithm", "ES256")
+    ]
+
+
+def test_a_key_of_the_same_name() -> None:
+    """A published key that has the id, but is another, does not count."""
+    issuer = "https://issuer.example.com"
+    key = {"kty": "RSA", "alg": "RS256", "kid": "1", "n": "a", "e": "AQAB"}
+    document = {"issuer": issuer, "jwks_uri": f"{issuer}/jwks"}
+    cluster = seen(
+        discovery={"issuer": issuer},
+        keys={"keys": [key]},
+        issued=Fetched(issuer, document),
+        issued_keys=Fetched(f"{issuer}/jwks", {"keys": [key | {"n": "b"}, key | {"kid": "2"}]}),
+    )
+
+    assert [found.code for found in issuer_findings(cluster)] == ["issuer-keys-missing"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "codes"),
+    [
+        (
+            {"error": "invalid_tenant", "error_description": "AADSTS90002: Tenant not found."},
+            {"tenant-unknown"},
+        ),
+        ({"issuer": f"https://login.example/{TENANT}/v2.0"}, set()),
+        (None, set()),
+    ],
+)
+def test_what_entra_says_of_the_tenant(answer: dict[str, Any] | None, codes: set[str]) -> None:
+    """A tenant that it does not know is told; where it did not answer nothing is."""
+    cluster = seen(tenants={TENANT: Fetched("https://login.example", answer)})
+
+    found = {one.code for one in report_on(cluster, releases_of(cluster, flags_of)).findings}
+
+    assert found & {"tenant-unknown"} == codes
+
+
+def test_a_consequence_is_not_told() -> None:
+    """Nor are others silenced by the same cause."""
+
+    def finding(code: str, kind: str = MWC) -> Finding:
+        return Finding(code, Object(kind, "x"), "", "", "")
+
+    found = [finding("ca-bundle-wrong"), finding("webhook-fails"), finding("label-value", "Pod")]
+
+    assert [one.code for one in without_consequences(found)] == ["ca-bundle-wrong", "label-value"]
+
+
+def test_a_probe_that_somebody_else_refuses() -> None:
+    """It proves nothing, and is said to."""
+    refused = Probe("webhook", "a", "default", None, 403, 'admission webhook "x" denied the request: no')
+    cluster = seen(probes=[refused])
+
+    report = report_on(cluster, releases_of(cluster, flags_of))
+
+    assert "wiring-not-in-force" not in {one.code for one in report.findings}
+    (told,) = (one.why for one in report.unseen if "whether pods are wired" in one.what)
+    assert told.endswith('webhook "x" denied the request: no')
+
+
+def test_authorities_that_follow_each_other() -> None:
+    """A caBundle with an authority before this one is right."""
+    now = datetime.now(UTC)
+    former, present = issue(["a.svc"], now), issue(["a.svc"], now)
+    bundle = former.authority + present.authority
+
+    assert list(certificate_faults(bundle, present.leaf, "a.svc", now.timestamp())) == []
+    assert [
+        code for code, _, _ in certificate_faults(former.authority, present.leaf, "a.svc", now.timestamp())
+    ] == ["ca-bundle-wrong"]
