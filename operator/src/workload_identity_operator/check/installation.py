@@ -135,6 +135,8 @@ def _release(cluster: Cluster, name: str, namespace: str, flags_of: FlagsOf) -> 
     wanted = (constraints.get("objectSelector") or {}).get("matchLabels") or {}
     asks = annotations_of(configuration or {}).get(contract.UNLABELLED_PODS) == "webhook"
     by_label = wanted.get(contract.USE_LABEL) == "true" if policy else not asks
+    if (said := annotations_of(configuration or {}).get(contract.SELECTION)) is not None:
+        by_label = said == "label"
     endpoint: str | None = None
     if settings:
         endpoint = settings.token_endpoint.annotation if settings.token_endpoint else ""
