@@ -50,6 +50,30 @@ def test_unwired_pods_are_told_of_their_owner(inside: Namespace, kind: str) -> N
     assert "has no Azure identity" in note
 
 
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [("v1", "ReplicationController"), ("apps/v1", "DaemonSet"), ("argoproj.io/v1", "Rollout")],
+)
+def test_other_makers_are_told_too(inside: Namespace, version: str, kind: str) -> None:
+    """Also where no controller of this cluster makes pods for them, and of kinds that nobody here knows.
+
+    Pods of a DaemonSet need nodes, and ReplicationControllers a controller: so the pods are made by hand.
+    """
+    inside.account("web")
+    uid = "11111111-1111-1111-1111-111111111111"
+    if kind != "Rollout":
+        owner = workload(kind, "web", "web")
+        if kind == "ReplicationController":
+            owner["spec"] |= {"selector": {"app": "web"}, "replicas": 1}
+        uid = inside.create({**owner, "apiVersion": version})["metadata"]["uid"]
+    maker = {"apiVersion": version, "kind": kind, "name": "web", "uid": uid, "controller": True}
+    inside.create(pod("web-1", "web", metadata={"labels": {"app": "web"}, "ownerReferences": [maker]}))
+
+    annotate(inside, "web", f"{contract.CLIENT_ID}={CLIENT}")
+
+    assert eventually(lambda: events_of(inside, kind, "web").get("PodsUnwired"), WITHIN)
+
+
 def test_the_event_says_what_to_do(inside: Namespace) -> None:
     """The Event counts the pods, names some, and has the command that makes them anew."""
     inside.account("web")

@@ -170,6 +170,18 @@ def test_changed_settings_make_pods_outdated(flags: Flags) -> None:
     assert states(wired(pod()), rules=rules) == {"outdated": 1}
 
 
+def test_a_path_added_since_makes_pods_outdated() -> None:
+    """The token's former path, switched on after the pod was wired, is a changed setting and no fault."""
+    rules = Rules(read_settings(Flags(legacy_token_path=True), ENVIRONMENT))
+    stored = wired(pod())
+
+    judged = judge(stored, ACCOUNT, rules)
+
+    assert isinstance(judged, Finding)
+    assert judged.state == "outdated"
+    assert "lacks the token at /var/run/secrets/azure/tokens" in judged.reason
+
+
 def test_identity_taken_away_makes_pods_outdated() -> None:
     """An unlabelled pod keeps the identity that its ServiceAccount names no more."""
     assert states(wired(pod(labels={})), account={}) == {"outdated": 1}

@@ -298,9 +298,12 @@ def _fault(operations: Sequence[Operation], stale: Sequence[str]) -> tuple[State
         return "unwired", "has no Azure identity"
     variables = [found for found in operations if "env" in found["path"].split("/")[-2:]]
     added = {name for found in variables for name in _names_added(found)}
-    if len(operations) > len(sources) + len(variables) or contract.ENV_TOKEN_FILE in added:
+    former = [found for found in operations if _mounts_at_former_path(found)]
+    if len(operations) > len(sources + variables + former) or contract.ENV_TOKEN_FILE in added:
         return "wrong", "has an Azure identity in part only: a container lacks the token, or what names it"
     told = [f"its token is for {_token_of(found)} now" for found in sources]
+    if former:
+        told.append(f"lacks the token at {contract.LEGACY_PATH}")
     return "outdated", _told([*told, *(f"lacks {name}" for name in sorted(added)), *stale])
 
 
@@ -310,8 +313,19 @@ def _names_added(operation: Operation) -> list[str]:
     return [variable["name"] for variable in (value if isinstance(value, list) else [value])]
 
 
+def _mounts_at_former_path(operation: Operation) -> bool:
+    """Whether an operation adds what a setting, or the pod's annotation, asks for beside the identity itself."""
+    if "volumeMounts" not in operation["path"].split("/")[-2:] or operation["op"] != "add":
+        return False
+    value = operation["value"]
+    mounts = value if isinstance(value, list) else [value]
+    return all(mount["mountPath"] == contract.LEGACY_PATH for mount in mounts)
+
+
 def _token_of(operation: Operation) -> str:
-    token = operation["value"][0]["serviceAccountToken"]
+    token = next(
+        source["serviceAccountToken"] for source in operation["value"] if "serviceAccountToken" in source
+    )
     return f"{quoted(token['audience'])}, {token['expirationSeconds']} s"
 
 

@@ -97,7 +97,7 @@ class Owner:
         counts: How many of its pods are in which state.
         examples: Names of some of them.
         accounts: Names of their ServiceAccounts.
-        reason: What is wrong with the first of them.
+        reasons: What is wrong with the first of each state.
         refused: Whether a pod like it would be refused.
     """
 
@@ -106,8 +106,13 @@ class Owner:
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
     accounts: set[str] = field(default_factory=set)
-    reason: str = ""
+    reasons: dict[str, str] = field(default_factory=dict)
     refused: bool = False
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with the worst of them, a clause."""
+        return next(self.reasons[state] for state in STATES if state in self.reasons)
 
     def regarding(self) -> Json:
         """Return it as an Event has it."""
@@ -120,7 +125,7 @@ class Owner:
         self.accounts.add(finding.account)
         if len(self.examples) < _EXAMPLES:
             self.examples.append(finding.pod)
-        self.reason = self.reason or finding.reason
+        self.reasons.setdefault(finding.state, finding.reason)
         self.refused = self.refused or finding.refused
 
     def told(self) -> tuple[events.Reason, str]:
