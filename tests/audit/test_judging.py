@@ -182,6 +182,16 @@ def test_a_path_added_since_makes_pods_outdated() -> None:
     assert "lacks the token at /var/run/secrets/azure/tokens" in judged.reason
 
 
+def test_the_proxy_lacks_nothing() -> None:
+    """Its containers are made without the former path, and so complete."""
+    written = pod()
+    written["metadata"]["annotations"] = {
+        contract.INJECT_PROXY: "true",
+        contract.LEGACY_PATH_ANNOTATION: "true",
+    }
+    assert states(wired(written)) == {"wired": 1}
+
+
 def test_identity_taken_away_makes_pods_outdated() -> None:
     """An unlabelled pod keeps the identity that its ServiceAccount names no more."""
     assert states(wired(pod(labels={})), account={}) == {"outdated": 1}

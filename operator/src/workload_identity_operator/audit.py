@@ -314,7 +314,7 @@ def _names_added(operation: Operation) -> list[str]:
 
 
 def _mounts_at_former_path(operation: Operation) -> bool:
-    """Whether an operation adds what a setting, or the pod's annotation, asks for beside the identity itself."""
+    """Whether an operation adds what a setting, or the pod's annotation, asks for beside the identity."""
     if "volumeMounts" not in operation["path"].split("/")[-2:] or operation["op"] != "add":
         return False
     value = operation["value"]

@@ -25,6 +25,7 @@ from workload_identity_operator.sidecar import Sidecar, insertions, port_warning
 Operation: TypeAlias = dict[str, Any]
 
 _GENERATED: Final = " (prefix)"
+_PROXY: Final = frozenset({contract.PROXY_NAME, contract.PROXY_INIT_NAME})
 _KINDS: Final = ("initContainers", "containers")
 MOST_CONTAINERS: Final = 5000
 """Of each kind. More cannot be stored once wired, and would cost seconds and a patch of megabytes."""
@@ -96,7 +97,9 @@ def wire(pod: Mapping[str, Any], identity: Identity, sidecar: Sidecar | None = N
         if raw is None:
             operations.append({"op": "replace", "path": at, "value": {}})
         mount, base_path = _put_mount(container, at, where, volume, legacy=identity.legacy_path)
-        legacy = _put_legacy_mount(container, at, where, volume, mount) if identity.legacy_path else []
+        # The proxy, which is made without, reads the token where its variable says.
+        wants_legacy = identity.legacy_path and name not in _PROXY
+        legacy = _put_legacy_mount(container, at, where, volume, mount) if wants_legacy else []
         env = _put_env(container, at, where, identity, base_path)
         if env and _may_override(container, where):
             overridden.append(name)
