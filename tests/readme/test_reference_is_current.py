@@ -117,11 +117,11 @@ def test_rights(role: str) -> None:
     wanted = {
         "clusterrole": {
             ("serviceaccounts", ("get", "list", "watch"), False),
-            ("podwirings", ("get", "list", "watch", "create", "patch", "delete"), False),
-            ("podwirings/status", ("get", "patch"), False),
+            ("podwirings", ("list", "watch", "create", "patch", "delete"), False),
+            ("podwirings/status", ("patch",), False),
             ("mutatingwebhookconfigurations", ("get", "list", "watch"), False),
             ("mutatingwebhookconfigurations", ("patch",), True),
-            ("mutatingadmissionpolicybindings", ("get", "list", "watch"), True),
+            ("mutatingadmissionpolicybindings", ("list", "watch"), True),
             ("events", ("create",), False),
             ("pods", ("list",), False),
             ("namespaces", ("get",), False),
