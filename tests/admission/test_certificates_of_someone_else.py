@@ -54,7 +54,7 @@ def configuration(name: str, port: int, annotations: dict[str, str]) -> dict[str
 
 @pytest.mark.parametrize("injected", [True, False], ids=["injected", "by the system"])
 def test_files_are_served_and_followed(inside: Namespace, tmp_path: Path, injected: bool) -> None:
-    """Ready means that caBundle vouches for the file that is served; an empty one does unless it is filled."""
+    """Ready means caBundle vouches for the file that is served; an empty one does until it is filled."""
     plane, name, port = inside.plane, f"theirs-{inside.name}", free_port()
     first, now = issue(NAMES, datetime.now(UTC)), datetime.now(UTC)
     mount(tmp_path, first)
