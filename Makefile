@@ -17,8 +17,8 @@ setup: $(UV) ## Install what the project needs into .venv, build Kubernetes' bin
 	$(KIT).binaries
 	$(KIT).node --prepare
 
-demo: $(UV) ## The whole way, from an annotated ServiceAccount to an access token (KEEP=1: leave it running)
-	@$(KIT).demo $(if $(KEEP),--keep)
+demo: $(UV) ## The whole way, from an annotated ServiceAccount to a blob (KEEP=1: leave it running, ALONE=1: without a node)
+	@$(KIT).demo $(if $(KEEP),--keep) $(if $(ALONE),--alone)
 
 stop: $(UV) ## End what `make demo KEEP=1` left running
 	@$(KIT).demo --stop

@@ -12,7 +12,7 @@ import pytest
 from testkit.binaries import provide
 from testkit.processes import Ended, finish
 
-DEMO = [sys.executable, "-m", "testkit.demo"]
+DEMO = [sys.executable, "-m", "testkit.demo", "--alone"]
 OURS = ("kube-apiserver", "kube-controller-manager", "etcd", "workload_identity_operator")
 
 
@@ -61,7 +61,9 @@ def test_failed_demo_gives_its_reason_and_a_status(tmp_path: Path) -> None:
     """Where a step cannot be done the demo says which and why, and its status is not 0."""
     # A folder that is no folder: the control plane cannot have one of its own.
     env = os.environ | {"TMPDIR": str(tmp_path / "missing"), "TEMP": "/dev/null", "TMP": "/dev/null"}
-    program = "import tempfile; tempfile.tempdir = '/dev/null/x'; from testkit.demo import main; main([])"
+    program = (
+        "import tempfile; tempfile.tempdir = '/dev/null/x'; from testkit.demo import main; main(['--alone'])"
+    )
 
     ended = finish([sys.executable, "-c", program], env=dict(env), cwd=tmp_path, timeout=60)
 

@@ -1,12 +1,11 @@
-"""`make demo`: the whole way of an identity, once, on a real control plane.
+"""`make demo`: the whole way of an identity, once, on a real cluster.
 
-An annotated ServiceAccount, what the operator compiles of it, a Deployment whose pod the API server wires,
-the token its kubelet would project, a program that imports the helper, and an access token for it. Azure and
-the node are stood in for: a token service verifies the pod's token as Entra does, and the program runs here
-with exactly the pod's environment. All the rest is real.
+An annotated ServiceAccount, what the operator compiles of it, a Deployment whose pod the API server wires, a
+program that imports the helper, and what it is given for the pod's token. Azure is stood in for: a token
+service verifies that token as Entra does. Where this machine can have a node, all of it runs in pods; where
+it cannot, `testkit.stages` stands in for the node too. All the rest is real.
 """
 
-import difflib
 import json
 import os
 import signal
@@ -24,19 +23,14 @@ import yaml
 from rich.syntax import Syntax
 from rich.text import Text
 
-from testkit.as_pod import SAMPLE
-from testkit.binaries import CONTROL_PLANE, BinariesMissing, provide
+from testkit.binaries import BinariesMissing
 from testkit.console import StepFailed, console, duration, step
 from testkit.control_plane import ControlPlane
-from testkit.entra import EntraStandIn
-from testkit.installation import RELEASE, serve
-from testkit.kubelet import run_container
 from testkit.processes import ProcessFailed, leave_on_signals
+from testkit.stages import TENANT, Stage, set_up
 from workload_identity_operator import contract
 
 EXAMPLES: Final = Path(__file__).parents[4] / "manifests" / "examples"
-TENANT: Final = "99999999-8888-7777-6666-555555555555"
-AUDIENCE: Final = "api://AzureADTokenExchange"
 PID_FILE: Final = Path(".run") / "demo.pid"
 LOG_FILE: Final = Path(".run") / "demo.log"
 COMPILED_WITHIN: Final = 30
@@ -46,42 +40,37 @@ POD_WITHIN: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """What runs while the demo does, and what was made.
+class Played:
+    """What a play leaves.
 
     Attributes:
-        plane: The control plane.
-        entra: The Entra stand-in.
+        stage: Where it was.
         pod: The wired pod, NAMESPACE/POD.
         client_id: Its client id.
     """
 
-    plane: ControlPlane
-    entra: EntraStandIn
+    stage: Stage
     pod: str
     client_id: str
 
 
-def play(stack: ExitStack) -> Stage:
+def play(stack: ExitStack, *, alone: bool) -> Played:
     """Go the whole way; what was started lasts as long as the stack.
+
+    Args:
+        stack: What ends it.
+        alone: Whether to do without a node even where one can be had.
 
     Raises:
         StepFailed: A step failed; its reason was shown.
     """
-    with step("Start etcd, kube-apiserver and kube-controller-manager") as taken:
-        plane = stack.enter_context(ControlPlane(controllers=True))
-        taken.detail = plane.server
-    with step("Start the Entra stand-in") as taken:
-        entra = stack.enter_context(EntraStandIn(trust=[plane.ca_file], folder=plane.folder))
-        taken.detail = entra.authority
-    with step("helm install the chart, start the operator with the rights of its ServiceAccount") as taken:
-        values = {"azureTenantID": TENANT, "azureAuthorityHost": entra.authority}
-        served = stack.enter_context(serve(plane, values))
-        taken.detail = f"release {RELEASE}, reviews at {served.operator.webhook}, ready"
+    stage = set_up(stack, alone=alone)
+    plane = stage.plane
     account, deployment = _example("serviceaccount.yaml"), _example("deployment.yaml")
     with step("Annotate a ServiceAccount") as taken:
         namespace = account["metadata"]["namespace"]
         plane.create_namespace(namespace)
+        stage.prepare(namespace)
         plane.kubectl("apply", "--filename=-", given=yaml.safe_dump(account))
         (annotation,) = account["metadata"]["annotations"].items()
         taken.detail = f"{namespace}/{account['metadata']['name']} {annotation[0]}={annotation[1]}"
@@ -90,23 +79,20 @@ def play(stack: ExitStack) -> Stage:
         taken.detail = (
             f"podwiring {namespace}/{contract.POD_WIRING_NAME}, identities of {', '.join(identities)}"
         )
+    with step("Register the federated credential with the application") as taken:
+        stage.register(annotation[1], f"{namespace}/{account['metadata']['name']}")
+        taken.detail = f"system:serviceaccount:{namespace}:{account['metadata']['name']}"
     with step("Create a Deployment; its pod comes from the controller manager") as taken:
-        template = deployment["spec"]["template"]["spec"]
-        # A pod trusts Entra's certificate by itself; for the stand-in's it is told whom to trust.
-        template["containers"][0]["env"] = [{"name": "SSL_CERT_FILE", "value": str(entra.ca_file)}]
+        stage.dress(deployment["spec"]["template"]["spec"])
         plane.kubectl("apply", "--filename=-", given=yaml.safe_dump(deployment))
         pod = _pod_of(plane, deployment)
         taken.detail = f"{namespace}/{pod['metadata']['name']}"
     with step("See what was added to the pod") as taken:
-        added = _added(plane, pod)
+        added = _added(plane, pod, deployment["spec"]["template"]["spec"])
         taken.detail = _who_wired(pod)
     _show_pod(added)
-    with step("Register the federated credential with the application") as taken:
-        subject = f"system:serviceaccount:{namespace}:{account['metadata']['name']}"
-        entra.register(annotation[1], tenant_id=TENANT, issuer=plane.issuer, subject=subject)
-        taken.detail = subject
-    with step("Project the pod's token and run a program that imports the helper") as taken:
-        claims, taken.detail = _run_sample(plane, pod)
+    with step("Run a program that imports the helper, with the pod's projected token") as taken:
+        claims, taken.detail = stage.run(pod)
     with step("Check what the token says") as taken:
         wanted = {"appid": annotation[1], "tid": TENANT, "aud": "https://storage.azure.com"}
         found = {claim: claims.get(claim) for claim in wanted}
@@ -115,7 +101,7 @@ def play(stack: ExitStack) -> Stage:
         taken.detail = "application, tenant and audience are right"
     console.print("The access token's claims:")
     console.print(Syntax(json.dumps(claims, indent=2), "json", background_color="default"))
-    return Stage(plane, entra, f"{namespace}/{pod['metadata']['name']}", annotation[1])
+    return Played(stage, f"{namespace}/{pod['metadata']['name']}", annotation[1])
 
 
 def _example(name: str) -> Any:
@@ -151,15 +137,12 @@ def _pod_of(plane: ControlPlane, deployment: Mapping[str, Any]) -> Mapping[str, 
     raise RuntimeError(f"No pod appeared within {POD_WITHIN} s. Events:\n{events}")
 
 
-def _added(plane: ControlPlane, pod: Mapping[str, Any]) -> Sequence[str]:
+def _added(plane: ControlPlane, pod: Mapping[str, Any], written: Mapping[str, Any]) -> Sequence[str]:
     """Return the pod's spec as YAML lines, those that the operator added marked with "+".
 
-    The other side is the same pod as the API server makes it when its label opts out: a dry run.
+    The other side is what its author `written` has, as the API server makes it when its label opts out: a dry
+    run.
     """
-    container = pod["spec"]["containers"][0]
-    ours = [
-        volume for volume in pod["spec"]["volumes"] if volume["name"].startswith("azure-workload-identity-")
-    ]
     plain = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -168,27 +151,23 @@ def _added(plane: ControlPlane, pod: Mapping[str, Any]) -> Sequence[str]:
             "namespace": pod["metadata"]["namespace"],
             "labels": {contract.USE_LABEL: "false"},
         },
-        "spec": {
-            "serviceAccountName": pod["spec"]["serviceAccountName"],
-            "containers": [
-                {
-                    "name": container["name"],
-                    "image": container["image"],
-                    "env": [v for v in container["env"] if v["name"] == "SSL_CERT_FILE"],
-                }
-            ],
-        },
+        "spec": written,
     }
     answer = plane.kubectl(
         "create", "--dry-run=server", "--output=json", "--filename=-", given=json.dumps(plain)
     )
     before, after = _shown(json.loads(answer)), _shown(pod)
-    if not ours or before == after:
+    if before == after:
         raise RuntimeError("The pod was not wired: it equals one that opted out.")
-    lines = list(difflib.ndiff(before, after))
-    if removed := [line for line in lines if line.startswith("- ")]:
-        raise RuntimeError(f"More than additions: {removed}")
-    return [line for line in lines if not line.startswith("? ")]
+    # What is added comes behind what was there, so the first line that fits is the same one.
+    lines, there = [], list(before)
+    for line in after:
+        same = bool(there) and line == there[0]
+        lines.append(f"{' ' if same else '+'} {line}")
+        there = there[1:] if same else there
+    if there:
+        raise RuntimeError(f"More than additions: {there[0]!r} is no longer there.")
+    return lines
 
 
 def _shown(pod: Mapping[str, Any]) -> list[str]:
@@ -199,18 +178,29 @@ def _shown(pod: Mapping[str, Any]) -> list[str]:
         {
             "name": container["name"],
             "image": container["image"],
-            "env": container["env"],
-            "volumeMounts": [m for m in container["volumeMounts"] if m["name"] not in random],
+            "env": _ordered(container["env"]),
+            "volumeMounts": _ordered([m for m in container["volumeMounts"] if m["name"] not in random]),
         }
         for container in spec["containers"]
     ]
     shown = {
         "serviceAccountName": spec["serviceAccountName"],
         "containers": containers,
-        "volumes": [volume for volume in spec["volumes"] if volume["name"] not in random],
+        "volumes": _ordered([volume for volume in spec["volumes"] if volume["name"] not in random]),
     }
     trimmed = _without_empty({"spec": shown})
     return yaml.safe_dump(trimmed, sort_keys=False).splitlines()
+
+
+def _ordered(value: Any) -> Any:
+    """Return a value with the members of its objects in one order, whoever wrote them: `name` first."""
+    match value:
+        case dict():
+            return {key: _ordered(value[key]) for key in sorted(value, key=lambda key: (key != "name", key))}
+        case list():
+            return [_ordered(inner) for inner in value]
+        case _:
+            return value
 
 
 def _without_empty(value: Any) -> Any:
@@ -229,60 +219,25 @@ def _show_pod(lines: Sequence[str]) -> None:
         console.print(Text(f"  {line}", style="green" if line.startswith("+ ") else "dim"))
 
 
-def _run_sample(plane: ControlPlane, pod: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    container = pod["spec"]["containers"][0]["name"]
-    run = run_container(plane, pod, container, [sys.executable, SAMPLE])
-    if run.status:
-        raise RuntimeError(f"The program ended with status {run.status}:\n{run.errors.strip()}")
-    where = "its environment is exactly the pod's"
-    if not run.in_place:
-        where += ", but for the token's path: this machine permits no mount namespace"
-    claims: Mapping[str, Any] = json.loads(run.output)
-    return claims, where
-
-
-def _how_to_play(stage: Stage) -> None:
+def _how_to_play(played: Played) -> None:
     """Tell what one can do with what was left running."""
-    plane, entra = stage.plane, stage.entra
-    curl = f"curl --cacert {entra.ca_file}"
-    credential = {
-        "tenant": TENANT,
-        "client_id": stage.client_id,
-        "name": "mine",
-        "issuer": plane.issuer,
-        "subject": "system:serviceaccount:NAMESPACE:SERVICEACCOUNT",
-        "audience": AUDIENCE,
-    }
-    as_pod = f"{sys.executable} -m testkit.as_pod"
+    plane = played.stage.plane
     console.print(
         "\nEverything is still running; `make stop` ends it. To play with it:",
         f"\n  export KUBECONFIG={plane.kubeconfig}",
         f"  export PATH={plane.folder / 'bin'}{os.pathsep}$PATH    # its kubectl and helm",
-        "\nRun the sample as the demo's pod, or any program as any pod:",
-        f"\n  {as_pod} {stage.pod}",
-        f"  {as_pod} NAMESPACE/POD [--container NAME] PROGRAM [ARGUMENT ...]",
-        f"\nA pod must trust the stand-in: give it the variable SSL_CERT_FILE={entra.ca_file}",
-        f"\nThe Entra stand-in is {entra.authority}, the tenant {TENANT}.",
-        "Register a federated credential, see them all, remove the demo's, see the requests so far:",
-        f"\n  {curl} {entra.authority}/standin/federated-credentials \\",
-        f"    --header 'Content-Type: application/json' --data '{json.dumps(credential)}'",
-        f"  {curl} {entra.authority}/standin/applications",
-        f"  {curl} --request DELETE \\",
-        f"    '{entra.authority}/standin/federated-credentials?tenant={TENANT}&client_id={stage.client_id}'",
-        f"  {curl} {entra.authority}/standin/requests",
+        *played.stage.ways_to_play(played.pod, played.client_id),
         f"\nLogs are in {plane.folder} and {LOG_FILE.resolve()}.",
         sep="\n",
         markup=False,
     )
 
 
-def perform() -> None:
+def perform(*, alone: bool) -> None:
     """Play, then end everything. Ends with status 1 when a step failed."""
     started = time.monotonic()
-    with _failure_told(started):
-        provide(CONTROL_PLANE)
-        with ExitStack() as stack:
-            play(stack)
+    with _failure_told(started), ExitStack() as stack:
+        play(stack, alone=alone)
     _close("passed", started)
 
 
@@ -302,14 +257,14 @@ def _close(verdict: str, started: float) -> None:
     console.print(f"\nDemo {verdict} in {duration(time.monotonic() - started)}.")
 
 
-def keep() -> int:
+def keep(*, alone: bool) -> int:
     """Play in a process of its own that goes on; return when it has told how to play with it."""
     if _running():
         console.print("A demo is still running: `make stop` ends it.", style="red")
         return 1
     PID_FILE.parent.mkdir(exist_ok=True)
     ours, theirs = os.pipe()
-    command = [sys.executable, "-m", "testkit.demo", "--keeper", str(theirs)]
+    command = [sys.executable, "-m", "testkit.demo", "--keeper", str(theirs), *(["--alone"] if alone else [])]
     keeper = subprocess.Popen(command, pass_fds=[theirs], start_new_session=True)
     os.close(theirs)
     PID_FILE.write_text(str(keeper.pid), encoding="ascii")
@@ -326,22 +281,20 @@ def keep() -> int:
     return status or 1
 
 
-def keep_running(verdict: int) -> None:
+def keep_running(verdict: int, *, alone: bool) -> None:
     """Be the process that goes on: play, say so through the pipe, wait for the end."""
     leave_on_signals()
     started = time.monotonic()
-    with _failure_told(started):
-        provide(CONTROL_PLANE)
-        with ExitStack() as stack:
-            stage = play(stack)
-            _close("passed", started)
-            _how_to_play(stage)
-            _leave_terminal()
-            os.write(verdict, b"kept")
-            os.close(verdict)
-            while True:
-                stage.plane.check()
-                time.sleep(1)
+    with _failure_told(started), ExitStack() as stack:
+        played = play(stack, alone=alone)
+        _close("passed", started)
+        _how_to_play(played)
+        _leave_terminal()
+        os.write(verdict, b"kept")
+        os.close(verdict)
+        while True:
+            played.stage.plane.check()
+            time.sleep(1)
 
 
 def _leave_terminal() -> None:
@@ -381,17 +334,18 @@ def _running() -> int | None:
 @click.command()
 @click.option("--keep", "keeps", is_flag=True, help="Leave everything running and tell how to play with it.")
 @click.option("--stop", "stops", is_flag=True, help="End what --keep left running.")
+@click.option("--alone", is_flag=True, help="Do without a node, on which pods would run.")
 @click.option("--keeper", "verdict", type=int, hidden=True)
-def main(*, keeps: bool, stops: bool, verdict: int | None) -> None:
+def main(*, keeps: bool, stops: bool, alone: bool, verdict: int | None) -> None:
     """Show the whole way of an identity on a real control plane."""
     if verdict is not None:
-        keep_running(verdict)
+        keep_running(verdict, alone=alone)
     elif stops:
         sys.exit(stop())
     elif keeps:
-        sys.exit(keep())
+        sys.exit(keep(alone=alone))
     else:
-        perform()
+        perform(alone=alone)
 
 
 if __name__ == "__main__":
