@@ -9,6 +9,7 @@ import yaml
 from click import Command, Group
 
 from testkit.binaries import provide
+from testkit.control_plane import ControlPlane
 from testkit.manifests import CHART, TENANT, read_values, rendered
 from testkit.processes import output_of
 from workload_identity_operator import __version__, clouds, contract, identity
@@ -770,3 +771,24 @@ def test_healing_has_no_more_rights_than_it_needs(render: Render, mode: object, 
     healing = {"deployments get", "poddisruptionbudgets list", "deployments patch", "pods/eviction create"}
 
     assert granted & healing == rights
+
+
+@pytest.mark.soak(4, 1000)
+def test_every_value_is_accepted(control_plane: ControlPlane, namespace: str, size: int) -> None:
+    """Whatever value is changed, the API server takes each object: some in every run, all in `make soak`."""
+    mounted = {"extraVolumes": OTHERS["extraVolumes"]}
+    unknown = ("monitoring.coreos.com/", "cert-manager.io/")  # kinds that others bring
+    step = max(1, len(OTHERS) // size)
+
+    for name in list(OTHERS)[::step]:
+        needed = NEEDED.get(name, {}) | (mounted if name == "extraVolumeMounts" else {})
+        text = rendered(tree(needed | {name: OTHERS[name]}), namespace=namespace, tests=False)
+        objects = [one for one in yaml.safe_load_all(text) if one]
+        known = [one for one in objects if not one["apiVersion"].startswith(unknown)]
+        for one in known:  # others than the release's need not be there
+            if "namespace" in one["metadata"]:
+                one["metadata"]["namespace"] = namespace
+        how = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--filename=-")
+        given = json.dumps({"apiVersion": "v1", "kind": "List", "items": known})
+        told = control_plane.kubectl(*how, f"--namespace={namespace}", given=given)
+        assert len(told.splitlines()) == len(known), name
