@@ -73,6 +73,7 @@ def test_owners_are_healed(inside: Namespace) -> None:
         eventually(lambda: inside.get("pw")["items"][0]["status"]["pods"]["unwired"] == 0, WITHIN)
 
     assert "2 of them were not as they should be" in note
+    assert "RestartWithheld" not in events_of(inside, "Deployment", "web")
     assert restarts(inside, "Deployment", "web")
     assert restarts(inside, "StatefulSet", "db")
     assert not restarts(inside, "ReplicaSet", "old")

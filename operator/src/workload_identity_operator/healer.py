@@ -126,7 +126,8 @@ class Healer:
             await self._obstacle(workload, ours(account)) if found else f"ServiceAccount {name} is not there"
         )
         if why:
-            await self._tell(owner, events.WITHHELD, "withheld", f"not restarted: {why}")
+            if await self._still_faulty(owner, workload):  # else it was healed since it was audited
+                await self._tell(owner, events.WITHHELD, "withheld", f"not restarted: {why}")
             return False
         if mode == "dryRun":
             await self._tell(owner, events.WOULD_RESTART, "would-restart", _would(owner))
