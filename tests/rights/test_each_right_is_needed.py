@@ -6,7 +6,7 @@ Whoever adds a right to the chart adds the behaviour that needs it to `testkit.b
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import yaml
@@ -33,6 +33,8 @@ from workload_identity_operator import contract
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
 TESTER = f"system:serviceaccount:{NAMESPACE}:{TEST}"
 MODES = [values for values, _ in BEHAVIOURS.values()]
+POLLS = 6
+"""Listings, of one resource, that two starts and what each does to its watches cannot make."""
 BREAKS_WITHIN = {"policy": 15.0, "webhook": 15.0, "healing": 60.0}
 """Seconds; with the right each behaviour takes a few, and a whole round of restarts twenty."""
 
@@ -69,6 +71,12 @@ def broken(release: Release, behaviours: Sequence[Behaviour]) -> str:
             except (AssertionError, OSError) as failure:  # OSError: nobody answers a review
                 return f"{behaviour.__name__}: {str(failure).splitlines()[0]}"
     return ""
+
+
+def polls(cluster: Cluster, listing: Right, since: int) -> str:
+    """Return how often was listed what cannot be watched; "" when that was no more than at two starts."""
+    times = sum(listing.allows(use) for use, _ in cluster.log.uses(OPERATOR, since))
+    return f"it lists all of it every few seconds, {times} times" if times > POLLS else ""
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +135,12 @@ def test_each_right_is_needed(
             assert broken(release, behaviours) == "", "in as much time, with all rights"
         for right in rights:
             release.install()
-            using = by_right[right]
+            using, since = by_right[right], cluster.log.end()
             with release.without(right):
                 what = broken(release, [*behaviours[:1], *(one for one in behaviours[1:] if one in using)])
                 what = what or broken(release, behaviours)
+            if not what and right.verb == "watch":
+                what = polls(cluster, replace(right, verb="list"), since)
             tally.tell(f"{mode}: without {right}: {what or 'nothing breaks'}")
             if not what:
                 idle.append(f"{mode}: {right}")

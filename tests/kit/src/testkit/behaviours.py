@@ -285,14 +285,14 @@ def review(release: Release, of: Json) -> Json:
 def keeps_policy(release: Release) -> None:
     """An edited policy is made what it was, anew where something was added, and an Event says so."""
     release.calm()
-    condition = [
-        {"op": "add", "path": "/spec/matchConditions/-", "value": {"name": "no", "expression": "false"}}
-    ]
+    added = f"added-{secrets.token_hex(4)}"  # what an earlier one could not put right may be there still
+    value = {"name": added, "expression": "false"}
+    condition = [{"op": "add", "path": "/spec/matchConditions/-", "value": value}]
     release.kubectl("patch", POLICIES, RELEASE, "--type=json", f"--patch={json.dumps(condition)}")
 
     def right() -> bool:
         found = release.find(POLICIES)
-        return found is not None and "no" not in {one["name"] for one in found["spec"]["matchConditions"]}
+        return found is not None and added not in {one["name"] for one in found["spec"]["matchConditions"]}
 
     release.expect(right, "the policy put right")
     release.expect(lambda: release.told("Reverted"), "an Event")
