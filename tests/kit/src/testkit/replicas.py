@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from testkit.control_plane import ControlPlane
 from testkit.installation import (
@@ -55,6 +56,8 @@ class Replicas:
         self.service = service
         self.link = link
         self.members: list[Replica] = []
+        self._ending: set[int] = set()
+        self._leading = Lock()
         self.environ = dict(environ)
         self.program: Sequence[str] = ("workload_identity_operator",)
         self._kubeconfig = _through(link, plane.kubeconfig_for(RELEASE, NAMESPACE))
@@ -81,7 +84,9 @@ class Replicas:
         replica._context.__exit__(None, None, None)
 
     def stop(self, replica: Replica) -> None:
-        """Tell one to end, and wait until it has."""
+        """Tell one to end, which the Service no longer leads to, and wait until it has."""
+        self._ending.add(replica.port)
+        self.lead()
         replica.operator.child.end(DRAIN + 30)
         self.members.remove(replica)
         replica._context.__exit__(None, None, None)
@@ -94,7 +99,9 @@ class Replicas:
 
     def lead(self) -> None:
         """Have the Service lead to those that are ready."""
-        self.service.lead_to([one.port for one in tuple(self.members) if one.operator.ready()])
+        with self._leading:
+            members = [one for one in tuple(self.members) if one.port not in self._ending]
+            self.service.lead_to([one.port for one in members if one.operator.ready()])
 
     def check(self) -> None:
         """Raise ProcessFailed if one has ended on its own."""
