@@ -100,6 +100,54 @@ def test_what_is_kept_is_what_is_installed(render: Render) -> None:
     assert not [name for name in render({"engine": "webhook"}) if name.startswith("declared ")]
 
 
+def checksums(objects: dict[str, Any]) -> tuple[str, str]:
+    """Return the checksums of settings that the operator is given and that the release declares."""
+    declared = objects["declared ConfigMap"]["metadata"]["annotations"][contract.SETTINGS_CHECKSUM]
+    return settings(objects).checksum, str(declared)
+
+
+WITH_POLICY: Values = {"engine": "policy"}
+OF_TABLES: list[Values] = [
+    {"azureTenantID": "contoso.example.com"},
+    {"azureEnvironment": "AzureChinaCloud"},
+    {"azureAuthorityHost": "https://login.example.com/"},
+    {"audience": "api://other"},
+    {"extraEnv": [{"name": "AZURE_TENANT_ID", "value": "other"}]},
+    {"extraVolumes": [{"name": "stack", "configMap": {"name": "stack"}}]},
+    {"extraVolumeMounts": [{"name": "stack", "mountPath": "/stack"}]},
+]
+"""What each changes of the settings that PodWirings are compiled with."""
+
+
+def test_settings_are_declared_as_the_operator_has_them(render: Render) -> None:
+    """By a checksum, another one for each value that changes a PodWiring."""
+    found = [checksums(render(WITH_POLICY | values)) for values in ({}, *OF_TABLES)]
+
+    assert [given for given, _ in found] == [declared for _, declared in found]
+    assert len({given for given, _ in found}) == len(found)
+    assert all(given for given, _ in found)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"replicaCount": 5, "logLevel": "debug", "podLabels": {"a": "b"}},
+        {"image": {"release": "other"}, "resources": {}},
+        {"proxySidecar": {"image": "registry.example.com/proxy:v1"}},
+        {"selection": "label", "commonLabels": {"a": "b"}},
+    ],
+    ids=["deployment", "image", "proxy", "policy"],
+)
+def test_other_values_do_not_change_what_is_declared_of_settings(render: Render, values: Values) -> None:
+    """Replicas from before and after such an upgrade would write the same, so all of them may."""
+    assert checksums(render(WITH_POLICY | values)) == checksums(render(WITH_POLICY))
+
+
+def test_settings_of_an_operator_outside_are_not_declared(render: Render) -> None:
+    """The chart does not know them."""
+    assert "annotations" not in render(WITH_POLICY | OUTSIDE)["declared ConfigMap"]["metadata"]
+
+
 def test_objects_are_named_after_the_release(render: Render) -> None:
     """A release named like the chart does not say so twice; any other name comes first."""
     assert render()["Service"]["metadata"]["name"] == "workload-identity-operator"

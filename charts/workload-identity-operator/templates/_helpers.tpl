@@ -72,6 +72,14 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- printf "%s-declared" (include "workload-identity-operator.fullname" .) -}}
 {{- end -}}
 
+{{/*
+Changes with what PodWirings are compiled with, and with nothing else: replicas that would write the same all may.
+The environment may point to files, so what is mounted counts.
+*/}}
+{{- define "workload-identity-operator.settingsChecksum" -}}
+{{- pick .Values "azureTenantID" "azureEnvironment" "azureAuthorityHost" "audience" "extraEnv" "extraVolumes" "extraVolumeMounts" | toJson | sha256sum -}}
+{{- end -}}
+
 {{- define "workload-identity-operator.metrics" -}}
 {{- printf "%s-metrics" (include "workload-identity-operator.fullname" . | trunc 55 | trimSuffix "-") -}}
 {{- end -}}

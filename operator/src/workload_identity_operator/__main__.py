@@ -51,6 +51,7 @@ def _option(name: str, text: str, **more: Any) -> Callable[[Callable[..., None]]
     "--declaration",
     "ConfigMap with the policy as the chart declares it; what differs is put right.",
 )
+@_option("--settings-checksum", "PodWirings are written while the declaration has the same one, or none.")
 @_option("--disable-cert-rotation", "Take tls.crt and tls.key as someone else keeps them.", is_flag=True)
 @_option("--webhook-cert-dir", "Where they are then.")
 @_option("--tls-min-version", f"Oldest TLS version spoken: {', '.join(TLS_VERSIONS)}.")

@@ -104,6 +104,8 @@ POD_WIRING_NAME: Final = "workload-identity"
 """Name of the one PodWiring of a namespace."""
 POD_WIRING_KEEPER: Final = f"{POD_WIRING_GROUP}/kept-by"
 """Its annotation: the webhook configuration of the release whose operator keeps it."""
+SETTINGS_CHECKSUM: Final = f"{POD_WIRING_GROUP}/settings-checksum"
+"""Annotation of the ConfigMap in which the chart declares the policy: of which settings PodWirings are."""
 MAX_POD_WIRING_BYTES: Final = 900_000
 """Of identities in one PodWiring; etcd takes requests of 1.5 MiB."""
 

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from workload_identity_operator import contract
 from workload_identity_operator.shapes import Json, is_object_name
 
 State: TypeAlias = Literal["declared", "edited", "missing", "unknown"]
@@ -134,6 +135,13 @@ def read_declaration(config_map: Json) -> Declaration:
         raise DeclarationUnreadable(f"{unknown[0]}: wanted one of {', '.join(KINDS)}")
     objects = tuple(_declared(kind, data[kind], meta) for kind in KINDS if kind in data)
     return Declaration(objects, _applied_by(meta), meta["resourceVersion"])
+
+
+def settings_checksum(config_map: Json | None) -> str:
+    """Return the checksum of the settings that a release declares; "" when it declares none, or is going."""
+    if config_map is None or "deletionTimestamp" in config_map["metadata"]:
+        return ""
+    return str((config_map["metadata"].get("annotations") or {}).get(contract.SETTINGS_CHECKSUM, ""))
 
 
 def _declared(kind: str, text: str, meta: Json) -> Declared:

@@ -1,9 +1,10 @@
 """Edge: keeps each namespace's PodWiring what its ServiceAccounts' annotations say.
 
 Every replica does, and all write the same. Changes by hand are put right at once. What another replica
-wrote is given a few seconds before we disagree: it may have heard of a ServiceAccount before us. With the
-operator of another release, whose settings are others, we would disagree for ever: a PodWiring says whose
-it is, and stays theirs as long as that release is there.
+wrote is given a few seconds before we disagree: it may have heard of a ServiceAccount before us. With whoever
+has other settings we would disagree for ever. Of the operators of two releases: a PodWiring says whose it is,
+and stays theirs as long as that release is there. Of the replicas of one release, which an upgrade gives
+other settings: the release declares which hold, and who has others writes nothing.
 """
 
 import asyncio
@@ -71,6 +72,8 @@ class PodWirings:
         self._wake = asyncio.Event()
         self._complete = asyncio.Event()
         self._served = asyncio.Event()
+        # Of a replica that starts during an upgrade it is not known yet.
+        self._ours: bool | None = None if settings.checksum else True
         self._known = False
         self._said = ""
         self._faults: dict[str, int] = {}
@@ -86,6 +89,28 @@ class PodWirings:
         """Take that the table, or the PodWiring, of a namespace has changed."""
         self._changed.add(namespace)
         self._wake.set()
+
+    def take_declared(self, checksum: str) -> None:
+        """Take the checksum of the settings that the release declares; "" when it declares none.
+
+        While others than ours are declared nothing is written.
+        """
+        former, self._ours = self._ours, not checksum or self._settings.checksum in {"", checksum}
+        if self._ours == former:
+            return
+        if not self._ours:
+            self._faults.clear()
+            _log.info(
+                "PodWirings are left to replicas with the settings that ConfigMap %s/%s declares: "
+                "ours are others",
+                self._settings.namespace,
+                self._settings.declaration,
+            )
+            return
+        if former is not None:
+            _log.info("PodWirings are kept again: our settings are those declared")
+        for namespace in {*self._stored, *self._accounts.namespaces()}:
+            self.changed(namespace)
 
     def state(self) -> Tables | None:
         """Return how they are; None until that is known, and where there is no such resource."""
@@ -177,6 +202,8 @@ class PodWirings:
             await asyncio.gather(*(_within(limit, self._put_right(namespace)) for namespace in namespaces))
 
     async def _put_right(self, namespace: str) -> None:
+        if not self._ours:
+            return  # `take_declared` brings all of them up again
         try:
             await self._settle(namespace)
         except ApiError as error:

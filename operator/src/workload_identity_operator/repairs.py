@@ -24,8 +24,9 @@ from workload_identity_operator.declared import (
     difference,
     editors,
     read_declaration,
+    settings_checksum,
 )
-from workload_identity_operator.following import RETRY_AFTER, follow
+from workload_identity_operator.following import FORBIDDEN, RETRY_AFTER, follow
 from workload_identity_operator.kube import FIELD_MANAGER, HAND_OFF_MANAGER, ApiError, KubeApi
 from workload_identity_operator.metrics import Metrics
 from workload_identity_operator.settings import Settings
@@ -52,6 +53,7 @@ class Repairs:
         settings: Settings,
         metrics: Metrics,
         hand_off: Callable[[], tuple[Json, Json]],
+        on_settings: Callable[[str], None],
     ) -> None:
         """Start knowing nothing.
 
@@ -61,9 +63,12 @@ class Repairs:
             metrics: Learn how they are.
             hand_off: Returns the annotations and the part of its spec that a binding made anew has at once
                 beside what is declared, see `Peer.hand_off`.
+            on_settings: Told the checksum of the settings that are declared, first and at each change; ""
+                when none is, see `PodWirings.take_declared`.
         """
         self._api = api
         self._hand_off = hand_off
+        self._on_settings = on_settings
         self._metrics = metrics
         self._config_maps = f"/api/v1/namespaces/{settings.namespace}/configmaps"
         self._name = settings.declaration
@@ -76,8 +81,30 @@ class Repairs:
     async def run(self) -> None:
         """Keep them for ever."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(self._config_maps, self._name))
+            tasks.create_task(self._follow_declaration())
             tasks.create_task(self._keep(tasks))
+
+    async def _follow_declaration(self) -> None:
+        """Wake up at each change of what is declared, and pass on of which settings it is."""
+        known = False
+
+        async def watch() -> None:
+            nonlocal known
+            found: Json | None = None
+            async for kind, one in self._api.changes(self._config_maps, self._name):
+                if kind != "SYNCED":
+                    found = None if kind == "DELETED" else one
+                if kind != "LISTED":
+                    known = True
+                    self._on_settings(settings_checksum(found))
+                    self._wake.set()
+
+        def lose(error: ApiError) -> None:
+            # Ours to see it never was; what was seen once holds while rights are away.
+            if error.status == FORBIDDEN and not known:
+                self._on_settings("")
+
+        await follow(watch, lose)
 
     async def _follow(self, collection: str, name: str) -> None:
         """Wake up at each change of an object. What goes wrong is told by the look at it."""

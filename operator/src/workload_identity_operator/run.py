@@ -71,7 +71,7 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
 
         async def repair() -> None:
             await peer.settled.wait()  # likewise a binding that is missing
-            await Repairs(api, settings, metrics, peer.hand_off).run()
+            await Repairs(api, settings, metrics, peer.hand_off, wirings.take_declared).run()
 
         def take_version(native: bool) -> None:
             nonlocal native_sidecars

@@ -59,7 +59,7 @@ class Address:
 class Flags:
     """The command line as given, nothing checked.
 
-    Attributes are named after their flags; defaults are the peer's, but for the last seven, which
+    Attributes are named after their flags; defaults are the peer's, but for the last eight, which
     the peer does not have.
     """
 
@@ -79,6 +79,7 @@ class Flags:
     webhook_configuration: str = "workload-identity-operator"
     certificate_secret: str = "workload-identity-operator-certificate"  # noqa: S105 - the Secret's name
     declaration: str = "workload-identity-operator-declared"
+    settings_checksum: str = ""
     drain_seconds: float = 5.0
     legacy_token_path: bool = False
 
@@ -105,6 +106,8 @@ class Settings:
         webhook_configuration: MutatingWebhookConfiguration that the operator keeps; its policy's binding has
             the same name.
         declaration: ConfigMap in `namespace` with the policy's objects as the chart declares them.
+        checksum: The chart's, of the settings that PodWirings are compiled with; these are written while the
+            declaration has the same one. "" when it does not matter.
         kubeconfig: None looks at `KUBECONFIG`, the pod's own ServiceAccount, `~/.kube/config`.
         drain: How long, in seconds, reviews are still answered after SIGTERM.
         legacy_path: Whether pods that do not say get the token at the peer's former path too.
@@ -125,6 +128,7 @@ class Settings:
     certificate_secret: str
     webhook_configuration: str
     declaration: str
+    checksum: str
     kubeconfig: Path | None
     drain: float
     legacy_path: bool
@@ -178,6 +182,7 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
             lambda: _name("--webhook-configuration", flags.webhook_configuration), ""
         ),
         declaration=checked(lambda: _name("--declaration", flags.declaration), ""),
+        checksum=flags.settings_checksum,
         kubeconfig=checked(lambda: _kubeconfig(flags.kubeconfig), None),
         drain=checked(lambda: _seconds("--drain-seconds", flags.drain_seconds), 0.0),
         legacy_path=flags.legacy_token_path,

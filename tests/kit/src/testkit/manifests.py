@@ -58,6 +58,8 @@ STATIC: Final = {
     'AZURE_ENVIRONMENT: "AzurePublicCloud"': 'AZURE_ENVIRONMENT: "${AZURE_ENVIRONMENT}"',
     # In place of a checksum: it changes exactly when the settings do, and so rolls the pods.
     r"checksum/config: [0-9a-f]{64}": 'checksum/config: "${AZURE_TENANT_ID} ${AZURE_ENVIRONMENT}"',
+    # The policy's manifest declares none: it is applied apart, without those variables.
+    r' *- "--settings-checksum=[0-9a-f]{64}"\n': "",
     "managed-by: Helm": "managed-by: kubectl",
     r"# Source: .*\n": "",
 }
@@ -142,6 +144,7 @@ def static_policy(rendering: str) -> str:
     """Return the mutating policy of a rendering, its binding and what keeps them, as a manifest."""
     rendering = re.sub(r"# Source: .*\n", "", rendering)
     rendering = re.sub(r'(managed-by"?: "?)Helm', r"\1kubectl", rendering)
+    rendering = re.sub(r"  annotations:\n    #.*\n    .*/settings-checksum: [0-9a-f]{64}\n", "", rendering)
     kept = re.compile(rf"^(kind: MutatingAdmissionPolicy|  name: {RELEASE}-declared$)", re.MULTILINE)
     documents = [found for found in _documents(rendering) if kept.search(found)]
     return "\n---\n\n".join([POLICY_HEADER + "\n" + documents[0], *documents[1:]])
