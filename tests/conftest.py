@@ -75,6 +75,7 @@ def size(request: pytest.FixtureRequest) -> int:
     return int(full if request.config.getoption("full") else ordinary)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs the control plane, so that `-m "not cluster"` leaves it out.
 

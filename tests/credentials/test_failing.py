@@ -267,7 +267,8 @@ def test_file_that_is_written_in_place(family: Family, pod: Pod, issuer: Issuer,
                 time.sleep(0.02)
 
     writer = threading.Thread(target=write)
-    credential = family.credential()
+    # A busy machine may stop the writer where the file is empty: that is waited for.
+    credential = family.credential(token_file_timeout=20)
     writer.start()
     try:
         for _ in range(20):
