@@ -50,7 +50,7 @@ def test_each_replica_is_killed(trial: Trial, size: int, tally: Tally) -> None:
 
     phase = trial.during("each replica killed", size, kill_each, tally)
 
-    assert phase.refused == []
+    assert phase.refused == {}
     learns(trial)
 
 
@@ -67,7 +67,7 @@ def test_all_replicas_are_away(trial: Trial, size: int, tally: Tally) -> None:
 
     phase = trial.during("no replica", size, kill_all, tally)
 
-    assert phase.refused == []
+    assert phase.refused == {}
     assert len(phase.fresh_refused) > 0
     learns(trial)
 
@@ -84,7 +84,7 @@ def test_the_control_plane_restarts(trial: Trial, size: int, tally: Tally, part:
 
     phase = trial.during(f"{part} killed", size, restart, tally)
 
-    assert phase.refused == []
+    assert phase.refused == {}
     learns(trial)
 
 
@@ -108,7 +108,7 @@ def test_watches_expire(trial: Trial, size: int, tally: Tally) -> None:
 
     phase = trial.during("watches expired", size, expire, tally)
 
-    assert phase.refused == []
+    assert phase.refused == {}
     eventually(lambda: f"sa-{missed}" in wired_by_policy(trial.inside), within=180)
 
 
@@ -134,7 +134,7 @@ def test_the_tables_definition_is_deleted(trial: Trial, size: int, tally: Tally)
 
     phase = trial.during("CustomResourceDefinition deleted", size, delete, tally)
 
-    assert phase.refused == []
+    assert phase.refused == {}
     learns(trial)
 
 
@@ -162,7 +162,7 @@ def test_etcd_is_full(trial: Trial, size: int, tally: Tally) -> None:
 
     phase = trial.during("etcd full", size, fill, tally)
 
-    assert phase.refused == []
+    assert phase.refused == {}
     learns(trial)
 
 
@@ -181,7 +181,7 @@ def test_rights_are_taken_away(trial: Trial, size: int, tally: Tally) -> None:
 
     phase = trial.during("rights taken away", size, take_away, tally)
 
-    assert phase.refused == []
+    assert phase.refused == {}
     learns(trial)
 
 
@@ -199,7 +199,7 @@ def test_the_api_server_is_slow(trial: Trial, size: int, tally: Tally) -> None:
 
     phase = trial.during("slow API server", size, slow_down, tally)
 
-    assert phase.refused == []
+    assert phase.refused == {}
     learns(trial)
 
 
@@ -221,5 +221,5 @@ def test_the_network_falls_silent(trial: Trial, size: int, tally: Tally) -> None
 
     phase = trial.during("network silent", size, silence, tally)
 
-    assert phase.refused == []
+    assert phase.refused == {}
     learns(trial, within=180)

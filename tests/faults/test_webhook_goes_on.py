@@ -52,7 +52,7 @@ def trial(plane: ControlPlane, rate: float, tally: Tally) -> Iterator[Trial]:
 
 def nobody_noticed(phase: Phase) -> None:
     """Assert that each create succeeded at the first try."""
-    assert (phase.refused, phase.fresh_refused, phase.away) == ([], [], [])
+    assert (phase.refused, phase.fresh_refused, phase.away) == ({}, {}, {})
 
 
 def secret_of(trial: Trial) -> dict[str, bytes]:
@@ -284,7 +284,7 @@ def test_the_secret_is_wiped_while_nobody_knows_it(trial: Trial, size: int, tall
 
     phase = trial.during("Secret wiped, a new replica first", size, wipe, tally)
 
-    assert (phase.refused, phase.away) == ([], [])
+    assert (phase.refused, phase.away) == ({}, {})
     assert secret_of(trial)["ca.crt"] == bundle_of(trial)
     assert bundle_of(trial).endswith(former)
     assert bundle_of(trial) != former

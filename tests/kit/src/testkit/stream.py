@@ -7,6 +7,7 @@ that begins; the end of it ends the stream. It tells what came of each phase so 
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import sys
@@ -29,7 +30,8 @@ from workload_identity_operator import contract
 PATIENCE = 120.0
 """Seconds that a pod may take to come to be."""
 AGAIN_AFTER = 0.5
-"""Seconds until a refused pod is created again."""
+"""Seconds until a refused pod is created again; twice as many each time, as controllers do."""
+LONGEST_AGAIN = 8.0
 _ANSWER_WITHIN = 20.0
 _TELL_EVERY = 0.2
 _STARTS_WITHIN = 180.0
@@ -70,9 +72,9 @@ class Phase:
     Attributes:
         name: Whatever its beginner called it.
         pods: How many came to be, wired or not.
-        refused: Why webhook or policy refused pods of known ServiceAccounts, each time.
-        fresh_refused: Why they refused pods of fresh ones, each time.
-        away: Why else creates failed, each time: the API server was not there, or could not store.
+        refused: Why webhook or policy refused pods of known ServiceAccounts, and how often.
+        fresh_refused: Why they refused pods of fresh ones, and how often.
+        away: Why else creates failed, and how often: the API server was not there, or could not store.
         begun: Pods that were begun in it; those of an earlier one may still be under way.
         unwired: What is wrong with pods that came to be, by name.
         lost: Pods that did not come to be at all, and why.
@@ -81,9 +83,9 @@ class Phase:
 
     name: str
     pods: int = 0
-    refused: list[str] = field(default_factory=list)
-    fresh_refused: list[str] = field(default_factory=list)
-    away: list[str] = field(default_factory=list)
+    refused: dict[str, int] = field(default_factory=dict)
+    fresh_refused: dict[str, int] = field(default_factory=dict)
+    away: dict[str, int] = field(default_factory=dict)
     begun: int = 0
     unwired: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
@@ -91,10 +93,11 @@ class Phase:
 
     def __str__(self) -> str:
         """Return its figures."""
+        refused, fresh, away = (sum(each.values()) for each in (self.refused, self.fresh_refused, self.away))
         return (
             f"{self.name}: {self.pods:,} pods, {len(self.unwired)} unwired, {len(self.lost)} lost, "
-            f"{len(self.refused)} creates refused, {len(self.fresh_refused)} more of fresh identities, "
-            f"{len(self.away)} while the API server was away, slowest {self.slowest:.1f} s"
+            f"{refused:,} creates refused, {fresh:,} more of fresh identities, "
+            f"{away:,} while the API server was away, slowest {self.slowest:.1f} s"
         )
 
     @property
@@ -224,7 +227,7 @@ class _Flow:
         account = order.known + number if fresh else number % order.known
         name = f"pod-{number}"
         self._phase_of[name] = phase
-        began = time.monotonic()
+        began, pause = time.monotonic(), AGAIN_AFTER
         fault = "never tried"
         while time.monotonic() - began < PATIENCE:
             if not fresh or not (fault := await self._have_account(account)):
@@ -233,11 +236,12 @@ class _Flow:
                 phase.pods += 1
                 phase.slowest = max(phase.slowest, time.monotonic() - began)
                 return
-            if contract.WEBHOOK_NAME in fault or "MutatingAdmissionPolicy" in fault:
-                (phase.fresh_refused if fresh else phase.refused).append(fault[:300])
-            else:
-                phase.away.append(fault[:300])
-            await asyncio.sleep(AGAIN_AFTER)
+            refused = contract.WEBHOOK_NAME in fault or "MutatingAdmissionPolicy" in fault
+            reasons = (phase.fresh_refused if fresh else phase.refused) if refused else phase.away
+            reason = re.sub("[0-9]{2,}", "N", fault)[:300]  # there are few, however many pods
+            reasons[reason] = reasons.get(reason, 0) + 1
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_AGAIN)
         phase.lost[name] = fault
 
     async def _have_account(self, number: int) -> str:
