@@ -33,7 +33,7 @@ test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).binaries
 	$(KIT).azurite
 	$(KIT).node --prepare
-	$(RUN) pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup $(ARGS)
+	$(RUN) pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder $(ARGS)
 
 e2e: $(UV) ## Test with pods that run (needs root; TIMES=10: so often, each time on a new node; ARGS as above)
 	$(KIT).binaries

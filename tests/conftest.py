@@ -4,9 +4,11 @@ import re
 import secrets
 import signal
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from testkit.binaries import provide
 from testkit.control_plane import ControlPlane
@@ -75,18 +77,29 @@ def size(request: pytest.FixtureRequest) -> int:
     return int(full if request.config.getoption("full") else ordinary)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the control plane, so that `-m "not cluster"` leaves it out.
-
-    Where several processes test at once, a folder with a cluster of its own stays with one of them.
-    """
+    """Mark what needs the control plane, so that `-m "not cluster"` leaves it out."""
     for item in items:
         if "control_plane" in getattr(item, "fixturenames", ()):
             item.add_marker("cluster")
-        folder = item.path.parent
-        alone = item.path if folder.name in MANY_FILES else folder
-        item.add_marker(pytest.mark.xdist_group(str(alone.relative_to(item.config.rootpath))))
+
+
+class ByFolder(LoadScopeScheduling):  # type: ignore[misc]  # xdist's schedulers have no types
+    """Has a folder's tests run by one process, which starts what they share: a cluster, a node.
+
+    xdist's own way to say so, the mark `xdist_group`, does nothing with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0]
+        return file if folder.rpartition("/")[2] in MANY_FILES else folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
+    """Choose who tests what where several processes test at once."""
+    return ByFolder(config, log)
 
 
 @pytest.fixture(scope="session")
