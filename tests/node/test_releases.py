@@ -1,10 +1,14 @@
 """What becomes of running pods and of the cluster when a release is upgraded, rolled back, uninstalled."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
+
+from kubernetes.client.exceptions import ApiException
 
 from testkit.installation import NAMESPACE, RELEASE
 from testkit.node import Node
-from testkit.releases import SELECTOR, is_wired, released, stream, until_known
+from testkit.releases import SELECTOR, create, is_wired, released, stream, until_known
 from testkit.residents import claims_seen_in, many, one, resident
 from testkit.workloads import CLIENT, Namespace, eventually
 from workload_identity_operator import contract
@@ -30,6 +34,14 @@ def running_wired(namespace: Namespace, app: str) -> int:
     pods = namespace.get("pods", f"--selector=app={app}")["items"]
     good = [pod for pod in pods if is_wired(pod) and pod["status"]["phase"] == "Running"]
     return len(good) if len(good) == len(pods) else 0
+
+
+def made_without_identity(namespace: Namespace, manifest: Mapping[str, Any]) -> bool:
+    """Whether the API server has noticed that our webhook and policy are gone: it does so within a second."""
+    try:
+        return not is_wired(create(namespace, manifest, dry_run="All"))
+    except ApiException:
+        return False
 
 
 def test_a_release_from_its_install_to_the_next(
@@ -62,6 +74,7 @@ def test_a_release_from_its_install_to_the_next(
         # The running pod has what it had, and new ones are made, without an identity.
         assert claims_seen_in(namespace, name)["sub"] == subject
         (still,) = namespace.get("pods", "--selector=app=web")["items"]
+        eventually(lambda: made_without_identity(namespace, one("probe", spec)), within=60)
         later = namespace.create(one("later", spec))
         release.kubectl("wait", "pods", f"--selector={SELECTOR}", "--for=delete", "--timeout=180s")
         left = ours(node) - {f"namespace/{NAMESPACE}"}
