@@ -5,6 +5,8 @@ UV_VERSION := 0.13.8
 UV ?= $(shell command -v uv || echo .tools/uv/bin/uv)
 RUN := $(UV) run --locked --quiet
 KIT := $(RUN) python -m testkit
+# Several processes at once; a folder's tests stay with one of them, in the order of names.
+PYTEST := $(RUN) pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo stop cluster node test e2e soak faults bench image check format manifests clean
@@ -33,14 +35,14 @@ test: $(UV) check ## Check and test everything (ARGS="-k word" for some of it)
 	$(KIT).binaries
 	$(KIT).azurite
 	$(KIT).node --prepare
-	$(RUN) pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
 
 e2e: $(UV) ## Test with pods that run (needs root; TIMES=10: so often, each time on a new node; ARGS as above)
 	$(KIT).binaries
 	$(KIT).azurite
 	$(if $(TESTKIT_KUBECONFIG),,$(KIT).node --prepare --wanted)
 	@for number in $$(seq $(or $(TIMES),1)); do \
-		echo "e2e, run $$number of $(or $(TIMES),1)"; $(RUN) pytest tests/node $(ARGS) || exit 1; \
+		echo "e2e, run $$number of $(or $(TIMES),1)"; $(PYTEST) tests/node $(ARGS) || exit 1; \
 	done; echo "e2e passed $(or $(TIMES),1) of $(or $(TIMES),1) times"
 
 soak: $(UV) ## Show the great claims at their whole size: 1,000 pods, 10,000 cases, 100,000 hostile reviews (an hour)

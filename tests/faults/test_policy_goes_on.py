@@ -41,14 +41,7 @@ def learns(trial: Trial, within: float = 180) -> None:
 @MANY
 def test_each_replica_is_killed(trial: Trial, size: int, tally: Tally) -> None:
     """Replicas die one after the other, as for want of memory, and others take their place."""
-    replicas = trial.replicas
-
-    def kill_each() -> None:
-        for old in tuple(replicas.members):
-            replicas.kill(old)
-            replicas.start()
-
-    phase = trial.during("each replica killed", size, kill_each, tally)
+    phase = trial.during("each replica killed", size, trial.replicas.kill_each, tally)
 
     assert phase.refused == {}
     learns(trial)

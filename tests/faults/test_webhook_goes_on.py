@@ -77,14 +77,7 @@ def bundle_of(trial: Trial) -> bytes:
 @MANY
 def test_each_replica_is_killed(trial: Trial, size: int, tally: Tally) -> None:
     """Calls under way to one that dies fail, and succeed when they are tried again."""
-    replicas = trial.replicas
-
-    def kill_each() -> None:
-        for old in tuple(replicas.members):
-            replicas.kill(old)
-            replicas.start()
-
-    trial.during("each replica killed", size, kill_each, tally)
+    trial.during("each replica killed", size, trial.replicas.kill_each, tally)
 
 
 @MANY

@@ -1,4 +1,4 @@
-"""One node for all tests with pods that run; each of them makes its own namespace."""
+"""One node for all tests with pods that run in a process; each of them makes its own namespace."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def node(pytestconfig: pytest.Config) -> Iterator[Node]:
-    """A node for all of them; where there can be none, they are skipped with the reason."""
+    """One node; where there can be none, they are skipped with the reason."""
     if os.environ.get(NAMED_KUBECONFIG):
         pytest.skip(f"{NAMED_KUBECONFIG} is set: this is about the kit's own node")
     if reason := requirements.lacking():

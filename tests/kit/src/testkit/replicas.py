@@ -97,6 +97,12 @@ class Replicas:
             self.start()
             self.stop(old)
 
+    def kill_each(self) -> None:
+        """Kill one after the other, and have another take its place."""
+        for old in tuple(self.members):
+            self.kill(old)
+            self.start()
+
     def lead(self) -> None:
         """Have the Service lead to those that are ready."""
         with self._leading:
