@@ -41,6 +41,9 @@ Json = dict[str, Any]
         ("restart", "", "off", "off"),
         ("restart", "restart", "off", "restart"),
         ("restart", "dryRun", "", "dryRun"),
+        ("restart", "Off", "restart", "off"),
+        ("restart", "", "false", "off"),
+        ("dryRun", "never", "", "off"),
     ],
 )
 def test_the_chart_allows_and_annotations_ask(chart: Mode, owner: str, account: str, done: Mode) -> None:

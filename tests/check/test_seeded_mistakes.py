@@ -120,7 +120,23 @@ def _(_: Patient, place: Place) -> None:
     place.account("short", {contract.CLIENT_ID: CLIENT, EXPIRATION: "600"})
 
 
+@seed(OUTSIDE, "healing-invalid", "ServiceAccount {}/unhealed")
+def _(_: Patient, place: Place) -> None:
+    place.account("unhealed", {contract.CLIENT_ID: CLIENT, contract.HEALING: "Off"})
+
+
 # Labels and annotations elsewhere.
+
+
+@seed(OUTSIDE, "healing-invalid", "Deployment {}/web")
+def _(_: Patient, place: Place) -> None:
+    place.deployment(above={"annotations": {contract.HEALING: "false"}})
+
+
+@seed(OUTSIDE, "annotation-misplaced", "Deployment {}/web")
+def _(_: Patient, place: Place) -> None:
+    """On the template, whose pods heal nobody."""
+    place.deployment(metadata={"labels": LABELS, "annotations": {contract.HEALING: "off"}})
 
 
 @seed(OUTSIDE, "label-misplaced", "Deployment {}/web")

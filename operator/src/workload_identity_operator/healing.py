@@ -18,6 +18,8 @@ from workload_identity_operator.shapes import Json
 Mode: TypeAlias = Literal["off", "dryRun", "annotated", "restart"]
 """Nothing is done; told what would be; done where an annotation asks for it; done, unless one declines."""
 MODES: Final[tuple[Mode, ...]] = ("off", "dryRun", "annotated", "restart")
+WISHES: Final = ("off", "dryRun", "restart")
+"""What the annotation of an owner or a ServiceAccount may say."""
 DEFAULT_PAUSE: Final = 10.0
 """Seconds from the end of one roll-out to the next restart."""
 _LONGEST_PAUSE: Final = 24 * 3600.0
@@ -66,8 +68,8 @@ def mode_for(plan: Plan, owner: Mapping[str, str], account: Mapping[str, str]) -
         account: Its pods' ServiceAccount's; the owner's count first.
     """
     own = owner.get(contract.HEALING) or account.get(contract.HEALING) or ""
-    if own == "off" or plan.mode == "off":
-        return "off"
+    if plan.mode == "off" or own not in {"", *WISHES} or own == "off":
+        return "off"  # a wish that cannot be read may have been to be left alone
     if own == "dryRun" or plan.mode == "dryRun":
         return "dryRun"
     return "restart" if plan.mode == "restart" or own == "restart" else "off"

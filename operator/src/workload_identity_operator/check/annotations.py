@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Final
 
-from workload_identity_operator import contract
+from workload_identity_operator import contract, healing
 from workload_identity_operator.check.cluster import annotations_of, labels_of, object_of
 from workload_identity_operator.check.findings import Finding, Object
 from workload_identity_operator.errors import PodRefused, quoted
@@ -94,6 +94,9 @@ def key_mistakes(kind: str, found: Mapping[str, Any], keys: Keys, about: Object)
         ("annotation", annotations_of(found), annotations),
     ):
         for key in sorted(present):
+            if key == contract.HEALING and what == "annotation":
+                yield from _healing_mistakes(kind, present[key], about)
+                continue
             if key in known or (kind == POD and what == "annotation" and keys.may_be_endpoint(key)):
                 continue
             if (
@@ -128,6 +131,28 @@ def key_mistakes(kind: str, found: Mapping[str, Any], keys: Keys, about: Object)
                     if meant
                     else "correct its spelling, or remove it",
                 )
+
+
+def _healing_mistakes(kind: str, wish: str, about: Object) -> Iterator[Finding]:
+    """Tell of a wish about healing that nobody reads, or that cannot be read."""
+    homes = (*sorted(healing.RESTARTED | healing.EVICTED), ACCOUNT)
+    if kind not in homes:
+        where = "the pod" if kind == POD else f"a {kind}"
+        yield Finding(
+            "annotation-misplaced",
+            about,
+            f"{contract.HEALING} as an annotation of what makes the pods: {', '.join(homes)}",
+            f"annotation {contract.HEALING}={quoted(wish, 48)} on {where}, where it has no effect",
+            "annotate that one, or the ServiceAccount of its pods",
+        )
+    elif wish not in {"", *healing.WISHES}:
+        yield Finding(
+            "healing-invalid",
+            about,
+            f"annotation {contract.HEALING} to be {', '.join(healing.WISHES[:-1])} or {healing.WISHES[-1]}",
+            f"{quoted(wish, 48)}, which counts as off",
+            f"correct annotation {contract.HEALING}, or remove it",
+        )
 
 
 def value_mistakes(account: Mapping[str, Any], tenant: str) -> Iterator[Finding]:

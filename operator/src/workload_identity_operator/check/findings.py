@@ -249,6 +249,11 @@ CODES: Final[Mapping[str, Code]] = {
         "the token's lifetime is no whole number of seconds from 3600 to 86400: labelled pods are refused",
         "correct the annotation",
     ),
+    "healing-invalid": Code(
+        "warning",
+        "the wish about healing is none of off, dryRun and restart: it counts as off",
+        "correct the annotation",
+    ),
     "proxy-impossible": Code(
         "error",
         "the pod asks for the proxy sidecar where that cannot run, or at a port that is none: it is refused",
