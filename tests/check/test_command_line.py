@@ -6,18 +6,20 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from socket import create_server
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from testkit.ailments import Patient
+from testkit.installation import RELEASE
 from workload_identity_operator import contract
 from workload_identity_operator.__main__ import main
-from workload_identity_operator.check import gathering
+from workload_identity_operator.check import command, gathering
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,37 @@ def test_something_wrong(outside: Patient, at: str, form: str) -> None:
     assert (found["code"], found["severity"], found["object"]) == ("annotation-unknown", "warning", about)
     assert found["wanted"].startswith(contract.CLIENT_ID)
     assert "--offline says so" in [one["needs"] for one in told["notLookedAt"]]
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_what_may_pass_is_looked_at_again(
+    outside: Patient, at: str, monkeypatch: pytest.MonkeyPatch, *, mended: bool
+) -> None:
+    """After a change, operator and API servers need a moment: what is so for no longer is not told."""
+    kind = "MutatingWebhookConfiguration"
+    never = [{"name": "never", "expression": "false"}]
+    waited = list[float]()
+    with ExitStack() as fault:
+        fault.enter_context(
+            outside.edited(
+                kind, RELEASE, "", lambda found: found["webhooks"][0].update(matchConditions=never)
+            )
+        )
+        outside.becomes({("wiring-not-in-force", f"{kind} {RELEASE}")})
+
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            if mended:
+                fault.close()
+                outside.becomes(set())
+
+        monkeypatch.setattr(command, "time", SimpleNamespace(sleep=wait))
+        done = run("check", at)
+    outside.becomes(set())
+
+    assert waited == [command.LOOK_AGAIN]
+    assert "once more" in done.stderr
+    assert (done.returncode, "wiring-not-in-force" in done.stdout) == (int(not mended), not mended)
 
 
 def test_one_pod(outside: Patient, at: str) -> None:
