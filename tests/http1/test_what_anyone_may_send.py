@@ -14,6 +14,7 @@ from workload_identity_operator import http1
 from workload_identity_operator.http1 import Request, Response
 
 LARGEST = 1000
+FAREWELL = b"somebody else is there for you"
 POST = b"POST /r?timeout=5s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
@@ -67,7 +68,7 @@ async def service() -> AsyncIterator[Service]:
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
     found = Service(bound.getsockname()[1], trust)
-    async with http1.serving(found.answer, found.refuse, LARGEST, bound, tls):
+    async with http1.serving(found.answer, found.refuse, LARGEST, bound, tls, Response(503, FAREWELL)):
         yield found
 
 
@@ -249,17 +250,23 @@ async def test_silent_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_answers_being_made_are_sent_when_the_server_ends() -> None:
-    """Who waits for nothing is let go at once."""
+    """Who waits for none is told to come again, since a request may be on its way in that moment."""
     async with AsyncExitStack() as clients:
         async with service() as found:
             idle, _ = await clients.enter_async_context(found.connection())
-            reader, writer = await clients.enter_async_context(found.connection())
+            half, writer = await clients.enter_async_context(found.connection())
+            writer.write(WHOLE[:-2])
+            whole, writer = await clients.enter_async_context(found.connection())
             found.gate.clear()
             writer.write(WHOLE)
             await found.begun.wait()
             asyncio.get_running_loop().call_later(0.2, found.gate.set)
-        assert (await next_answer(reader))[2] == SAID
-        assert await ended(reader)
-        assert await ended(idle)
+        for reader in (idle, half):
+            status, head, message = await next_answer(reader)
+            assert (status, message) == (503, FAREWELL)
+            assert "Retry-After: 1\r\nConnection: close\r\n" in head
+            assert await ended(reader)
+        assert (await next_answer(whole))[2] == SAID
+        assert await ended(whole)
         with pytest.raises(OSError, match="Connect call failed"):
             await clients.enter_async_context(found.connection())

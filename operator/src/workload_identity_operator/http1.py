@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import cache, lru_cache
@@ -85,6 +85,8 @@ class _Server:
     largest_body: int
     connections: set["_Connection"]
     leaving: Callable[[], bool]
+    farewell: Response
+    empty: asyncio.Event
     held: int = 0
     date: bytes = b""
 
@@ -96,9 +98,15 @@ async def serving(
     largest_body: int,
     bound: socket.socket,
     tls: ssl.SSLContext,
+    farewell: Response,
     leaving: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[None]:
     """Serve on the socket until the block ends; answers being made then have a few seconds.
+
+    A kept connection that nothing was sent on for a while may be chosen by its client in the very moment in
+    which it is ended here, and the request would be lost. So it is not just ended: it is answered first, and
+    whoever has sent something takes that for the answer to it. API servers then call once more, by another
+    connection, since it is a 503 with `Retry-After`; those that have sent nothing drop it.
 
     Args:
         answer: Makes the answer to a request; must not raise.
@@ -106,10 +114,11 @@ async def serving(
         largest_body: Bytes.
         bound: Has its address, and does not listen yet.
         tls: Read at each handshake, so its certificate may change.
+        farewell: What is said, at the end, on connections that wait for no answer.
         leaving: Whether the server ends soon: each answer then asks the client to come back by another
-            connection, which may reach another server, so that few are cut when it does end.
+            connection, which may reach another server, so that few are left when it does end.
     """
-    server = _Server(answer, refuse, largest_body, set(), leaving)
+    server = _Server(answer, refuse, largest_body, set(), leaving, farewell, asyncio.Event())
     server.date = _date()
     loop = asyncio.get_running_loop()
     listening = await loop.create_server(
@@ -120,9 +129,13 @@ async def serving(
         yield
     finally:
         listening.close()
+        for connection in tuple(server.connections):
+            connection.finish()
+        if server.connections:
+            server.empty.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(server.empty.wait(), _SHUTDOWN)
         looking.cancel()
-        if making := [task for connection in server.connections if (task := connection.finish())]:
-            await asyncio.wait(making, timeout=_SHUTDOWN)
 
 
 async def _look(server: _Server) -> None:
@@ -173,6 +186,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._server.connections.discard(self)
+        if not self._server.connections:
+            self._server.empty.set()
         self._release()
         self._parser = None  # which knows us
         self._deaf = True
@@ -275,12 +290,11 @@ class _Connection(asyncio.Protocol):
         elif waited > IDLE_TIMEOUT:
             self._transport.close()
 
-    def finish(self) -> asyncio.Task[None] | None:
-        """Take no more requests; return the task that still makes answers, if there is one."""
+    def finish(self) -> None:
+        """Take no more requests, and end once what is being answered is: at once when nothing is."""
+        if self._making is None and not self._deaf:
+            self._say(self._server.farewell)
         self._deaf = True
-        if self._making is None:
-            self._transport.close()
-        return self._making
 
     def _release(self) -> None:
         self._server.held -= self._held
@@ -291,11 +305,15 @@ class _Connection(asyncio.Protocol):
         self._refuse(413, f"wanted at most {self._server.largest_body} bytes, found more")
 
     def _refuse(self, status: int, message: str) -> None:
+        self._say(self._server.refuse(status, message))
+
+    def _say(self, last: Response) -> None:
+        """Answer what may still be coming, and end when the client does, or a little later."""
         self._coming = False
         self._release()
         self._body.clear()
         self._lingers = True
-        self._put(self._server.refuse(status, message), last=True)
+        self._put(last, last=True)
 
     def _put(self, what: Request | Response, *, last: bool) -> None:
         self._deaf = self._deaf or last
@@ -328,14 +346,17 @@ class _Connection(asyncio.Protocol):
 
     def _send(self, answer: Response, *, head_only: bool, last: bool) -> None:
         if not self._transport.is_closing():
-            head = _HEAD % (
-                _status(answer.status), len(answer.body), self._server.date, _CLOSE if last else b""
-            )  # fmt: skip
+            more = (_AGAIN if answer.status == HTTPStatus.SERVICE_UNAVAILABLE else b"") + (
+                _CLOSE if last else b""
+            )
+            head = _HEAD % (_status(answer.status), len(answer.body), self._server.date, more)
             self._transport.write(head if head_only else head + answer.body)
 
 
 _HEAD: Final = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nDate: %b\r\n%b\r\n"
 _CLOSE: Final = b"Connection: close\r\n"
+_AGAIN: Final = b"Retry-After: 1\r\n"
+"""API servers call once more then, after so many seconds, as long as the webhook's timeoutSeconds allow."""
 
 
 @cache

@@ -82,6 +82,7 @@ class AdmissionServer:
             contract.MAX_REVIEW_BYTES,
             self._socket,
             self._tls,
+            Response(503, reviews.unreadable(503, "this replica ends, try again")),
             leaving=lambda: self._health.draining,
         ):
             self._health.met("server")
