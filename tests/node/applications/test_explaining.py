@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from testkit.applications import WITHIN, Application
+from testkit.applications import SCOPE, WITHIN, Application
 from testkit.azure import Azure
-from testkit.workloads import Namespace
+from testkit.node import Node
+from testkit.workloads import Namespace, eventually
 from workload_identity_operator import contract
 
 pytestmark = pytest.mark.usefixtures("installed")
@@ -64,6 +65,37 @@ def trusted(application: Application) -> Application:
     """The application, trusted."""
     application.azure.register(application.client_id, f"{application.space.name}/{application.account}")
     return application
+
+
+AGAIN_AND_AGAIN = """\
+import time
+from workload_identity import WorkloadIdentityCredential
+credential = WorkloadIdentityCredential()
+while True:
+    credential.get_token({scope!r}, claims='{{"access_token": {{}}}}')  # whatever is held
+    time.sleep(0.5)
+"""
+
+
+def test_token_that_the_kubelet_renews(trusted: Application, node: Node) -> None:
+    """The file changes under a running process, which goes on with what is in it now and misses nothing."""
+    program = AGAIN_AND_AGAIN.format(scope=SCOPE)
+    trusted.pod("lasting", trusted.spec(trusted.container(command=["python3", "-c", program])))
+
+    def presented() -> list[str]:
+        return [one["assertion"] for one in trusted.azure.requests(trusted.client_id)]
+
+    first = eventually(presented, within=WITHIN)[0]
+    node.restart_kubelet()
+    eventually(lambda: presented()[-1] != first, within=WITHIN)
+    seen = len(presented())
+    eventually(lambda: len(presented()) > seen + 2, within=WITHIN)
+
+    assert first
+    assert len(set(presented())) == 2
+    assert {one["outcome"] for one in trusted.azure.requests(trusted.client_id)} == {"granted"}
+    (status,) = trusted.space.get("pod", "lasting")["status"]["containerStatuses"]
+    assert status["restartCount"] == 0
 
 
 def test_token_service_with_another_clock(trusted: Application) -> None:

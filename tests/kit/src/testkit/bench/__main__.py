@@ -5,8 +5,8 @@ PEER_WEBHOOK names the binary of the peer's webhook; without it, its columns sta
 
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -126,23 +126,30 @@ def measured(effort: Effort, binary: Path | None) -> list[Part]:
     )
     many = len(MODULES) * (2 * effort.refreshes + effort.credentials) * REQUEST
     parts = []
+    with _cluster() as (plane, port), ExitStack() as engines:
+        with step("Start the operator" + (" and the peer" if binary else "")):
+            stage = engines.enter_context(staged(plane, port, binary))
+        for title, expected, measure in (
+            ("Reviews", turns * webhooks * turn, reviews),
+            ("Pods", turns * (webhooks + 2) * turn, creations),
+            ("Identities", grown, identities),
+        ):
+            parts.append(_shown(title, expected, partial(measure, stage, effort)))
+    with _cluster() as (plane, port):  # another: how many ServiceAccounts it has is what is measured
+        expected = started + effort.accounts[-1] / CREATED
+        parts.append(_shown("Starts", expected, partial(starts, plane, port, binary, effort)))
+    return [*parts, _shown("Tokens", programs * PROGRAM + many, partial(tokens, effort))]
+
+
+@contextmanager
+def _cluster() -> Iterator[tuple[ControlPlane, int]]:
+    """Yield a new cluster with the chart, and the port where that has the webhook called."""
     with ExitStack() as planes:
         with step("Start etcd and kube-apiserver, install the chart"):
             plane = planes.enter_context(ControlPlane())
             port = free_port()
             install(plane, port)
-        with ExitStack() as engines:
-            with step("Start the operator" + (" and the peer" if binary else "")):
-                stage = engines.enter_context(staged(plane, port, binary))
-            for title, expected, measure in (
-                ("Reviews", turns * webhooks * turn, reviews),
-                ("Pods", turns * (webhooks + 2) * turn, creations),
-                ("Identities", grown, identities),
-            ):
-                parts.append(_shown(title, expected, partial(measure, stage, effort)))
-        expected = started + effort.accounts[-1] / CREATED
-        parts.append(_shown("Starts", expected, partial(starts, plane, port, binary, effort)))
-    return [*parts, _shown("Tokens", programs * PROGRAM + many, partial(tokens, effort))]
+        yield plane, port
 
 
 def _shown(title: str, expected: float, measure: Callable[[Callable[[], None]], Part]) -> Part:

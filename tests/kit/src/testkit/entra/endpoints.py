@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from testkit.entra import answers, faults
+from testkit.entra import answers, assertions, faults
 from testkit.entra.answers import Answer
 from testkit.entra.assertions import Flow
 from testkit.entra.directory import Directory
@@ -97,6 +97,7 @@ class _Endpoints:
                     outcome=outcome,
                     status=status,
                     correlation_id=call.correlation_id,
+                    assertion=assertions.name_of(call.form.get("client_assertion", "")),
                     form={name: "***" if name in _SECRET else value for name, value in call.form.items()},
                 )
             )

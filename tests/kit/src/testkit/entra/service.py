@@ -26,6 +26,7 @@ class RecordedRequest:
         grant: The form's grant_type, "" when it has none; so for client id and scope.
         outcome: "granted" or Entra's code such as "AADSTS700213", a fault met, or both: "granted, truncated".
         status: HTTP status of the answer, 0 when none was sent.
+        assertion: The `jti` of the assertion that it presents, verified or not; "" when it has none.
         form: The whole form, with a mask for what is secret.
     """
 
@@ -38,6 +39,7 @@ class RecordedRequest:
     outcome: str
     status: int
     correlation_id: str
+    assertion: str = ""
     form: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -58,6 +58,7 @@ class Node:
 
     folder: Path
     plane: ControlPlane
+    _kubelet: Child
 
     def __init__(self) -> None:
         """Prepare one; `with` starts it."""
@@ -94,6 +95,12 @@ class Node:
         name = container.removeprefix("containerd://")
         output_of(self._containerd("tasks", "kill", "--signal=SIGKILL", name), env=requirements.environment())
 
+    def restart_kubelet(self) -> None:
+        """End the kubelet and start another, to which pods' tokens are news: each is given a new one."""
+        self._parts.remove(self._kubelet)
+        self._kubelet.end(10)
+        self._kubelet = self._run(self._open, self._kubelet_command)
+
     def inside(self, command: Sequence[str | Path], *, network: bool = False) -> list[str | Path]:
         """Return how to run a command in the node's namespaces, or in its network only."""
         if network:
@@ -117,7 +124,8 @@ class Node:
         dns = self._run(stack, components.dns(binaries["coredns"].path, folder), network=True)
         containerd.wait_until(self._containerd_answers, within=START_WITHIN)
         self.load(pause.archive())
-        kubelet = self._run(stack, components.kubelet(binaries["kubelet"].path, folder, cgroup))
+        self._kubelet_command = components.kubelet(binaries["kubelet"].path, folder, cgroup)
+        kubelet = self._kubelet = self._run(stack, self._kubelet_command)
         proxy = self._run(stack, components.proxy(binaries["kube-proxy"].path, folder))
 
         # Before that, pods are refused, wait, or find nobody.
