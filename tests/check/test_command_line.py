@@ -290,13 +290,14 @@ def test_nothing_is_stored(outside: Patient, at: str) -> None:
     assert at
     paths = ("/api/v1/pods", "/api/v1/secrets", "/api/v1/events", "/api/v1/configmaps")
 
-    def stored() -> list[str]:
-        return [one["metadata"]["uid"] for path in paths for one in outside.api.list(path)]
+    def stored() -> set[str]:
+        return {one["metadata"]["uid"] for path in paths for one in outside.api.list(path)}
 
     before = stored()
     outside.look()
 
-    assert stored() == before
+    # What was there may go meanwhile: other tests' namespaces are still being deleted.
+    assert stored() - before == set()
 
 
 def test_a_public_document_that_never_comes(outside: Patient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,7 +284,7 @@ def test_requests_are_recorded_without_any_secret(
     client: httpx.Client, ask: Ask, entra: EntraStandIn, issuer: Issuer
 ) -> None:
     """Who asked when for what with which outcome; no assertion, no secret, no token, in no part of it."""
-    assertion = issuer.mint()
+    assertion = issuer.mint(jti="its name")
     started = time.time()
     token = ask(client_assertion=assertion, headers={"client-request-id": OTHER_ID}).json()["access_token"]
     ask(client_assertion=None, client_assertion_type=None, client_secret="hunter2", scope=None)
@@ -303,6 +303,7 @@ def test_requests_are_recorded_without_any_secret(
         "outcome": "granted",
         "status": 200,
         "correlation_id": OTHER_ID,
+        "assertion": "its name",
         "form": {
             "grant_type": "client_credentials",
             "client_id": CLIENT_ID,
@@ -312,6 +313,7 @@ def test_requests_are_recorded_without_any_secret(
         },
     }
     assert (second["outcome"], second["status"]) == ("AADSTS900144", 400)
+    assert second["assertion"] == ""
     assert (third["outcome"], third["grant"]) == ("AADSTS900023", "")
     for secret in ("hunter2", *token.split("."), *assertion.split(".")):
         assert secret not in recorded.text

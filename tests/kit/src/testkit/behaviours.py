@@ -412,7 +412,7 @@ def audits(release: Release) -> None:
         inside.create(workload(kind, kind.lower(), "web"))
     release.expect(lambda: all(pods_of(inside, kind.lower()) for kind in made), "their pods")
     for kind, version in (("DaemonSet", "apps/v1"), ("ReplicationController", "v1")):
-        owned_pod(inside, kind, version)
+        owned_pod(inside, kind, version, kind.lower(), "web")
     inside.kubectl("annotate", "serviceaccount", "web", f"{contract.CLIENT_ID}={CLIENT}")
 
     def told(kind: str) -> bool:
@@ -429,17 +429,16 @@ def audits(release: Release) -> None:
         release.expect(tells, "pods in the status of the PodWiring")
 
 
-def owned_pod(inside: Namespace, kind: str, version: str) -> None:
+def owned_pod(inside: Namespace, kind: str, version: str, name: str, account: str) -> None:
     """Create an object whose controller has nothing to do here, and a pod of it."""
-    name = kind.lower()
-    manifest = workload(kind, name, "web") | {"apiVersion": version}
+    manifest = workload(kind, name, account) | {"apiVersion": version}
     if kind == "ReplicationController":
         manifest["spec"]["selector"] = {"app": name}
         manifest["spec"]["replicas"] = 0
     uid = inside.create(manifest)["metadata"]["uid"]
     reference = {"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": True}
     labels = {"app": name}
-    inside.create(pod(name, "web", metadata={"labels": labels, "ownerReferences": [reference]}))
+    inside.create(pod(name, account, metadata={"labels": labels, "ownerReferences": [reference]}))
 
 
 def heals(release: Release) -> None:
@@ -450,6 +449,7 @@ def heals(release: Release) -> None:
         inside.create(workload(kind, f"api-{kind.lower()}", "api", replicas=1))
     made = ("api-deployment", "api-statefulset", "api-replicaset")
     release.expect(lambda: all(pods_of(inside, name) for name in made), "their pods")
+    owned_pod(inside, "DaemonSet", "apps/v1", "api-daemonset", "api")
     first = pods_of(inside, "api-replicaset")[0]["metadata"]["uid"]
 
     def restarted(kind: str, name: str) -> bool:
@@ -464,7 +464,7 @@ def heals(release: Release) -> None:
             lambda: first not in {one["metadata"]["uid"] for one in pods_of(inside, "api-replicaset")},
             "the pod of the ReplicaSet evicted",
         )
-        release.expect(lambda: restarted("daemonsets", "daemonset"), "the DaemonSet restarted")
+        release.expect(lambda: restarted("daemonsets", "api-daemonset"), "the DaemonSet restarted")
 
 
 BEHAVIOURS: Final[Mapping[str, tuple[Mapping[str, Any], Sequence[Behaviour]]]] = {
