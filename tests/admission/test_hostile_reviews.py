@@ -18,10 +18,8 @@ from workload_identity_operator import contract
 ACCOUNTS = 10
 LIMIT = 192
 """MiB that the chart gives the operator."""
-GROWTH = 32
-"""MiB; what an allocator keeps after large bodies differs by as much between two looks."""
-
-
+GROWTH = 8
+"""MiB; what is held just now differs by as much between two looks."""
 HOARDERS = 30
 """Clients that each send a body of seven megabytes, but for its last byte."""
 ROUNDS = 5

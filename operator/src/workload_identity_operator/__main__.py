@@ -82,10 +82,12 @@ def run(**flags: Any) -> None:
 
     import uvloop  # noqa: PLC0415
 
+    from workload_identity_operator import allocator  # noqa: PLC0415
     from workload_identity_operator.logs import start_logging  # noqa: PLC0415
     from workload_identity_operator.run import operate  # noqa: PLC0415
     from workload_identity_operator.serving import AddressTaken  # noqa: PLC0415
 
+    allocator.keep_bounds()
     start_logging(settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
