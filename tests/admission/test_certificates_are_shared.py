@@ -5,7 +5,7 @@ from base64 import b64decode, b64encode
 import pytest
 
 from testkit.control_plane import ControlPlane
-from testkit.installation import Served, free_port, operator_running
+from testkit.installation import CONFIGURATION, Served, free_port, operator_running
 from testkit.workloads import Namespace
 from workload_identity_operator.kube import FIELD_MANAGER
 
@@ -69,7 +69,7 @@ def test_two_operators_share_one_certificate(inside: Namespace, content: dict[st
 def test_only_the_ca_bundle_is_written(served: Served) -> None:
     """Our field manager owns caBundle and the webhook's key, and nothing that the chart set."""
     plane = served.plane
-    found = plane.get("mutatingwebhookconfiguration", "workload-identity-operator", "--show-managed-fields")
+    found = plane.get("mutatingwebhookconfiguration", CONFIGURATION, "--show-managed-fields")
 
     (ours,) = (m for m in found["metadata"]["managedFields"] if m["manager"] == FIELD_MANAGER)
     (webhook,) = ours["fieldsV1"]["f:webhooks"].values()
@@ -81,7 +81,7 @@ def test_only_the_ca_bundle_is_written(served: Served) -> None:
 def test_foreign_bundle_is_replaced_and_annotations_stay(inside: Namespace) -> None:
     """What someone else left in caBundle goes; what they wrote elsewhere stays."""
     plane, name, port = inside.plane, f"foreign-{inside.name}", free_port()
-    foreign = bundle_of(plane, "workload-identity-operator")
+    foreign = bundle_of(plane, CONFIGURATION)
     inside.create(configuration(name, port, b64encode(foreign).decode()))
     environ = {"AZURE_TENANT_ID": TENANT, "POD_NAMESPACE": inside.name}
     try:

@@ -8,7 +8,7 @@ import pytest
 
 from testkit.crowds import annotate_and_create, wrongly_wired
 from testkit.installation import Served
-from testkit.neighbours import later_webhook
+from testkit.neighbours import other_webhook
 from testkit.processes import ProcessFailed, finish
 from testkit.tally import Tally
 from testkit.workloads import CLIENT, LABELS, Namespace, env_of, eventually, pod
@@ -172,7 +172,7 @@ def test_container_that_a_later_webhook_adds_is_wired_too(inside: Namespace) -> 
     inside.account("billing", {contract.CLIENT_ID: CLIENT})
     sidecar = {"op": "add", "path": "/spec/containers/0", "value": {"name": "sidecar", "image": "x"}}
 
-    with later_webhook(inside, [sidecar]):
+    with other_webhook(inside, [sidecar], "later"):
         stored = inside.create(pod("web", "billing"))
 
     assert env_of(stored, "sidecar") == env_of(stored, "app") == WIRED
@@ -188,7 +188,7 @@ def test_pod_that_a_later_webhook_names_can_still_be_created(inside: Namespace) 
     ]
     unnamed = pod("web", "billing", metadata={"name": None, "generateName": "web-", "labels": dict(LABELS)})
 
-    with later_webhook(inside, named):
+    with other_webhook(inside, named, "later"):
         stored = inside.create(unnamed)
 
     assert stored["metadata"]["name"] == "named"

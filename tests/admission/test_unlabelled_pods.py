@@ -9,6 +9,7 @@ import pytest
 
 from testkit.control_plane import ControlPlane
 from testkit.installation import (
+    CONFIGURATION,
     NAMESPACE,
     RELEASE,
     Served,
@@ -25,7 +26,7 @@ from workload_identity_operator.unlabelled import entry_beside
 
 TENANT = "99999999-8888-7777-6666-555555555555"
 VALUES = {"azureTenantID": TENANT, "engine": "webhook"}
-CONFIGURATION = ("mutatingwebhookconfiguration", RELEASE)
+WEBHOOKS = ("mutatingwebhookconfiguration", CONFIGURATION)
 
 
 def labelled(value: str | None) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def labelled(value: str | None) -> dict[str, Any]:
 
 def entry(plane: ControlPlane) -> dict[str, Any] | None:
     """Return the webhook for unlabelled pods; None when there is none."""
-    webhooks = plane.get(*CONFIGURATION)["webhooks"]
+    webhooks = plane.get(*WEBHOOKS)["webhooks"]
     return next((found for found in webhooks if found["name"] == contract.UNLABELLED_WEBHOOK), None)
 
 
@@ -156,15 +157,15 @@ def installed() -> Iterator[tuple[Served, Namespace]]:
 def test_edit_by_hand_is_put_right(installed: tuple[Served, Namespace], path: str) -> None:
     """Removed or changed it is a moment later what it was."""
     plane = installed[0].plane
-    before = plane.get(*CONFIGURATION)
+    before = plane.get(*WEBHOOKS)
     patch: dict[str, Any] = {"op": "remove", "path": f"/webhooks/1{path}"}
     if path:
         patch = {**patch, "op": "replace", "value": "Fail" if path == "/failurePolicy" else ["elsewhere"]}
 
-    plane.kubectl("patch", *CONFIGURATION, "--type=json", f"--patch={json.dumps([patch])}")
+    plane.kubectl("patch", *WEBHOOKS, "--type=json", f"--patch={json.dumps([patch])}")
 
     after = eventually(
-        lambda: (one := plane.get(*CONFIGURATION)) and one["webhooks"] == before["webhooks"] and one
+        lambda: (one := plane.get(*WEBHOOKS)) and one["webhooks"] == before["webhooks"] and one
     )
     assert after["metadata"]["generation"] == before["metadata"]["generation"] + 2
 
@@ -173,10 +174,10 @@ def test_replicas_agree(installed: tuple[Served, Namespace]) -> None:
     """A second one, started later, finds what it would write."""
     served, inside = installed
     plane = served.plane
-    before = plane.get(*CONFIGURATION)["metadata"]["resourceVersion"]
+    before = plane.get(*WEBHOOKS)["metadata"]["resourceVersion"]
     with second_running(served) as second:
         second.child.wait_until(lambda: "PodWirings are kept" in second.child.log.read_text(), within=20)
-        assert plane.get(*CONFIGURATION)["metadata"]["resourceVersion"] == before
+        assert plane.get(*WEBHOOKS)["metadata"]["resourceVersion"] == before
         with fresh_namespace(plane) as another:
             another.account("billing", {contract.CLIENT_ID: CLIENT})
             eventually(lambda: {inside.name, another.name} <= set(covered(plane)))
@@ -222,7 +223,7 @@ def test_it_follows_the_certificate(installed: tuple[Served, Namespace]) -> None
 
 def follows(plane: ControlPlane) -> bool:
     """Whether both webhooks are called at the same place, and trusted by the same authority."""
-    first, second = (found["clientConfig"] for found in plane.get(*CONFIGURATION)["webhooks"])
+    first, second = (found["clientConfig"] for found in plane.get(*WEBHOOKS)["webhooks"])
     moved = {**first, "url": first["url"] + contract.UNLABELLED_PATH}
     return bool(moved == second)
 
@@ -252,7 +253,7 @@ def test_it_goes_with_what_asked_for_it(installed: tuple[Served, Namespace]) -> 
             eventually(lambda: inside.name in covered(plane))
             install_chart(plane, port, VALUES | values)
             eventually(lambda: entry(plane) is None)
-            assert len(plane.get(*CONFIGURATION)["webhooks"]) == 1
+            assert len(plane.get(*WEBHOOKS)["webhooks"]) == 1
             install_chart(plane, port, VALUES)
         eventually(lambda: inside.name in covered(plane))
         install_chart(plane, port, VALUES | {"selection": "label"})

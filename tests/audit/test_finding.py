@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from testkit.installation import RELEASE, Served
+from testkit.installation import CONFIGURATION, Served
 from testkit.owners import events_of, pods_of, workload
 from testkit.workloads import CLIENT, LABELS, Namespace, eventually, pod
 from workload_identity_operator import contract
@@ -158,7 +158,7 @@ def test_labelled_pods_are_found_where_no_account_is_annotated(served: Served, i
 
     # All namespaces are looked at now and then, and when the chart's values change.
     changed = f"{contract.HEALING_PAUSE}=1"
-    served.plane.kubectl("annotate", "--overwrite", "mutatingwebhookconfiguration", RELEASE, changed)
+    served.plane.kubectl("annotate", "--overwrite", "mutatingwebhookconfiguration", CONFIGURATION, changed)
 
     assert eventually(lambda: events_of(inside, "Pod", "web").get("PodsUnwired"), WITHIN)
 

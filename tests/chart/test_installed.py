@@ -39,6 +39,11 @@ class Release:
         return f"{self.name}-workload-identity-operator"
 
     @property
+    def configuration(self) -> str:
+        """The name of its MutatingWebhookConfiguration."""
+        return f"{contract.CONFIGURATION_PREFIX}{self.fullname}"
+
+    @property
     def secret(self) -> str:
         """The name of the Secret with its certificate."""
         return f"{self.fullname}-certificate"
@@ -57,7 +62,7 @@ class Release:
 
     def webhook(self) -> Any:
         """Return the chart's webhook of its configuration; the operator may have added another."""
-        return self.get(WEBHOOKS)["webhooks"][0]
+        return self.get(WEBHOOKS, self.configuration)["webhooks"][0]
 
 
 @pytest.fixture
@@ -119,7 +124,7 @@ def test_what_others_write_survives_an_upgrade(release: Release) -> None:
     release.helm("install")
     for kind, name, path, value in (
         ("secret", release.secret, "/data", data),
-        (WEBHOOKS, release.fullname, "/webhooks/0/clientConfig/caBundle", bundle),
+        (WEBHOOKS, release.configuration, "/webhooks/0/clientConfig/caBundle", bundle),
     ):
         how = (f"--namespace={release.namespace}", "--field-manager=someone", "--type=json")
         patch = json.dumps([{"op": "add", "path": path, "value": value}])
@@ -143,7 +148,7 @@ def test_an_operator_outside_serves_the_cluster(release: Release) -> None:
     look = partial(release.plane.kubectl, "run", *pod, "--dry-run=server", "--output=json")
     release.helm("install", engine="webhook", **OUTSIDE)
 
-    with operator(release, f"--webhook-configuration={release.fullname}") as outside:
+    with operator(release, f"--webhook-configuration={release.configuration}") as outside:
         bundle = release.webhook()["clientConfig"]["caBundle"]
         release.helm("upgrade", engine="webhook", webhook={"url": outside.webhook})
         assert release.webhook()["clientConfig"] == {"url": outside.webhook, "caBundle": bundle}
@@ -197,7 +202,7 @@ def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]
         ("patch", contract.POD_WIRING_GROUP, f"{contract.POD_WIRINGS}/status", "*"),
         *((verb, "", "serviceaccounts", "*") for verb in ("get", "list", "watch")),
         *((verb, ADMISSION, "mutatingwebhookconfigurations", "*") for verb in ("get", "list", "watch")),
-        ("patch", ADMISSION, "mutatingwebhookconfigurations", release.fullname),
+        ("patch", ADMISSION, "mutatingwebhookconfigurations", release.configuration),
         *(
             (verb, ADMISSION, "mutatingadmissionpolicybindings", release.fullname)
             for verb in ("list", "watch")
@@ -250,7 +255,7 @@ def test_may_do_no_harm(release: Release) -> None:
         f"delete secrets/{release.secret}",
         f"create {WEBHOOKS}",
         f"patch {WEBHOOKS}/another",
-        f"delete {WEBHOOKS}/{release.fullname}",
+        f"delete {WEBHOOKS}/{release.configuration}",
         f"patch mutatingadmissionpolicies.{ADMISSION}/another",
         f"create mutatingadmissionpolicies.{ADMISSION}",
         f"list mutatingadmissionpolicies.{ADMISSION}",
@@ -315,7 +320,7 @@ def enforce(release: Release, terms: list[dict[str, Any]]) -> Any:
     https://github.com/DataDog/datadog-agent/pull/55778 and
     https://github.com/aws-observability/helm-charts/pull/350.
     """
-    configuration = release.get(WEBHOOKS)
+    configuration = release.get(WEBHOOKS, release.configuration)
     if configuration["metadata"]["annotations"].get("admissions.enforcer/disabled") != "true":
         for webhook in configuration["webhooks"]:
             found = webhook["namespaceSelector"].setdefault("matchExpressions", [])
@@ -415,5 +420,5 @@ def test_notes_have_the_values_in_force(release: Release) -> None:
     assert f'"{contract.USE_LABEL}": "true"' in told
     assert "--audiences api://AzureADTokenExchangeChina" in told
     assert "--listen=127.0.0.1:1 " in outside
-    assert f"--webhook-configuration={release.fullname}" in outside
+    assert f"--webhook-configuration={release.configuration}" in outside
     assert f"kubectl -n {release.namespace} create token {release.fullname}" in outside

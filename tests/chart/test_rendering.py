@@ -308,6 +308,7 @@ def test_expressions_have_the_operators_facts() -> None:
         "tokenFileVariable": contract.ENV_TOKEN_FILE,
         "volumePrefix": contract.VOLUME_PREFIX,
         "policyVolume": contract.POLICY_VOLUME,
+        "configurationPrefix": contract.CONFIGURATION_PREFIX,
         "minExpiration": contract.MIN_EXPIRATION,
         "maxExpiration": contract.MAX_EXPIRATION,
         "guid": identity._GUID,
@@ -429,7 +430,7 @@ def test_the_operator_accepts_what_its_pod_gets(render: Render) -> None:
     assert (found.tenant_id, found.audience) == (TENANT, clouds.PUBLIC.audience)
     assert found.namespace == DEFAULT_NAMESPACE
     assert str(found.listen) == ":9443"
-    assert found.webhook_configuration == "workload-identity-operator"
+    assert found.webhook_configuration == "azure-workload-identity-operator"
     assert found.certificate_secret == "workload-identity-operator-certificate"
     assert found.certificate_folder is None
 

@@ -15,7 +15,7 @@ from testkit.control_plane import ControlPlane
 from testkit.manifests import CHART, TENANT, rendered
 
 FORMER = Path(__file__).parent / "former"
-WEBHOOKS = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
+WEBHOOK = "MutatingWebhookConfiguration"
 PEERS_SECRET = "azure-wi-webhook-server-cert"
 DATA = {"ca.crt": "YQ==", "ca.key": "Yg==", "tls.crt": "Yw==", "tls.key": "ZA=="}
 
@@ -123,21 +123,27 @@ def former_chart(folder: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("how", ["--server-side=true", "--server-side=false"])
 def test_from_the_first_chart(release: Release, tmp_path: Path, how: str) -> None:
-    """Every object is still the same one afterwards, with what the operator wrote into it."""
+    """Every object but the renamed one is still the same afterwards, with what the operator wrote into it."""
     fullname = f"{release.name}-workload-identity-operator"
+    former, renamed = (WEBHOOK, fullname), (WEBHOOK, f"azure-{fullname}")
     bundle = base64.b64encode(release.plane.ca_file.read_bytes()).decode()
     release.helm("install", former_chart(tmp_path, "first"), how)
     release.patch("secret", f"{fullname}-certificate", "/data", DATA)
-    release.patch(WEBHOOKS, fullname, "/webhooks/0/clientConfig/caBundle", bundle)
     before = release.objects()
 
     release.helm("upgrade", CHART, how)
 
     after = release.objects()
-    assert before.items() <= after.items()
+    assert set(before) - set(after) == {former}
+    assert {**before, former: ""}.items() <= {**after, former: ""}.items()
     assert {kind for kind, _ in before} < {kind for kind, _ in after}
     assert release.get("secret", f"{fullname}-certificate")["data"] == DATA
-    assert release.get(WEBHOOKS, fullname)["webhooks"][0]["clientConfig"]["caBundle"] == bundle
+
+    release.patch(*renamed, "/webhooks/0/clientConfig/caBundle", bundle)
+    release.helm("upgrade", CHART, how, logLevel="debug")
+
+    assert release.objects().items() >= after.items()
+    assert release.get(*renamed)["webhooks"][0]["clientConfig"]["caBundle"] == bundle
 
 
 def test_back_to_the_first_chart(release: Release, tmp_path: Path) -> None:
@@ -166,7 +172,7 @@ def test_from_the_peers_chart_in_its_place(release: Release, tmp_path: Path) -> 
         before.items() & after.items() == {("Secret", PEERS_SECRET): before["Secret", PEERS_SECRET]}.items()
     )
     assert release.get("secret", PEERS_SECRET)["data"] == DATA
-    left = release.plane.kubectl("get", WEBHOOKS, "--output=name")
+    left = release.plane.kubectl("get", WEBHOOK, "--output=name")
     assert "azure-wi-webhook" not in left
 
 

@@ -13,7 +13,7 @@ import pytest
 from testkit.ailments import CopiedIssuer, Patient, patient_of, trusting
 from testkit.binaries import provide
 from testkit.control_plane import ControlPlane
-from testkit.installation import NAMESPACE, RELEASE, free_port, install_chart, operator_running
+from testkit.installation import CONFIGURATION, NAMESPACE, RELEASE, free_port, install_chart, operator_running
 from testkit.manifests import CHART
 from workload_identity_operator.certificates import issue
 
@@ -41,7 +41,7 @@ def outside(pytestconfig: pytest.Config) -> Iterator[Patient]:
             for name, content in certificate.as_secret().items():
                 (plane.folder / name).write_bytes(content)
             found = patient_of(plane, issuer=issuer)
-            found.edit("MutatingWebhookConfiguration", RELEASE, "", trusting(certificate.authority))
+            found.edit("MutatingWebhookConfiguration", CONFIGURATION, "", trusting(certificate.authority))
             # It repairs nothing, neither the policy nor caBundle, so that what is broken stays so.
             flags = ["--declaration=none", "--disable-cert-rotation", f"--webhook-cert-dir={plane.folder}"]
             environ = {"AZURE_TENANT_ID": TENANT}
@@ -104,4 +104,4 @@ def _be_the_operator(patient: Patient) -> None:
     patient.api.call("PUT", path, body=deployment)
     data = {key: b64encode(value).decode() for key, value in certificate.as_secret().items()}
     patient.edit("Secret", f"{RELEASE}-certificate", NAMESPACE, lambda found: found.update(data=data))
-    patient.edit("MutatingWebhookConfiguration", RELEASE, "", trusting(certificate.authority))
+    patient.edit("MutatingWebhookConfiguration", CONFIGURATION, "", trusting(certificate.authority))

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from testkit.ailments import Patient
-from testkit.installation import RELEASE
+from testkit.installation import CONFIGURATION
 from workload_identity_operator import contract
 from workload_identity_operator.__main__ import main
 from workload_identity_operator.check import command, gathering
@@ -101,10 +101,10 @@ def test_what_may_pass_is_looked_at_again(
     with ExitStack() as fault:
         fault.enter_context(
             outside.edited(
-                kind, RELEASE, "", lambda found: found["webhooks"][0].update(matchConditions=never)
+                kind, CONFIGURATION, "", lambda found: found["webhooks"][0].update(matchConditions=never)
             )
         )
-        outside.becomes({("wiring-not-in-force", f"{kind} {RELEASE}")})
+        outside.becomes({("wiring-not-in-force", f"{kind} {CONFIGURATION}")})
 
         def wait(seconds: float) -> None:
             waited.append(seconds)

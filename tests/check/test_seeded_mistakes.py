@@ -17,7 +17,7 @@ from aiohttp import web
 
 from testkit import loopback
 from testkit.ailments import Patient, Place, trusting
-from testkit.installation import NAMESPACE, RELEASE
+from testkit.installation import CONFIGURATION, NAMESPACE, RELEASE
 from testkit.neighbours import installed, peer_configuration
 from testkit.workloads import CLIENT, LABELS, eventually
 from workload_identity_operator import contract
@@ -381,48 +381,51 @@ def _(_: Patient, place: Place) -> None:
 # The installation, where the operator is outside.
 
 
-@seed(OUTSIDE, "webhook-lets-through", f"{MWC} {RELEASE}")
+def on_webhook(patient: Patient, **fields: Any) -> AbstractContextManager[None]:
+    """Give the webhook for labelled pods other fields meanwhile."""
+    return patient.edited(MWC, CONFIGURATION, "", lambda found: found["webhooks"][0].update(fields))
+
+
+@seed(OUTSIDE, "webhook-lets-through", f"{MWC} {CONFIGURATION}")
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
-    return patient.edited(MWC, RELEASE, "", lambda found: found["webhooks"][0].update(failurePolicy="Ignore"))
+    return on_webhook(patient, failurePolicy="Ignore")
 
 
-@seed(OUTSIDE, "webhook-asked-once", f"{MWC} {RELEASE}")
+@seed(OUTSIDE, "webhook-asked-once", f"{MWC} {CONFIGURATION}")
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
-    return patient.edited(
-        MWC, RELEASE, "", lambda found: found["webhooks"][0].update(reinvocationPolicy="Never")
-    )
+    return on_webhook(patient, reinvocationPolicy="Never")
 
 
-@seed(OUTSIDE, "webhook-hasty", f"{MWC} {RELEASE}")
+@seed(OUTSIDE, "webhook-hasty", f"{MWC} {CONFIGURATION}")
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
-    return patient.edited(MWC, RELEASE, "", lambda found: found["webhooks"][0].update(timeoutSeconds=1))
+    return on_webhook(patient, timeoutSeconds=1)
 
 
-@seed(OUTSIDE, "webhook-not-called", f"{MWC} {RELEASE}", alone=True)
+@seed(OUTSIDE, "webhook-not-called", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     labels = {"matchLabels": {contract.USE_LABEL: "yes"}}
-    return patient.edited(MWC, RELEASE, "", lambda found: found["webhooks"][0].update(objectSelector=labels))
+    return on_webhook(patient, objectSelector=labels)
 
 
-@seed(OUTSIDE, "webhook-for-all-pods", f"{MWC} {RELEASE}", alone=True)
+@seed(OUTSIDE, "webhook-for-all-pods", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
-    return patient.edited(MWC, RELEASE, "", lambda found: found["webhooks"][0].update(objectSelector={}))
+    return on_webhook(patient, objectSelector={})
 
 
-@seed(OUTSIDE, "wiring-not-in-force", f"{MWC} {RELEASE}", alone=True)
+@seed(OUTSIDE, "wiring-not-in-force", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     never = [{"name": "never", "expression": "false"}]
-    return patient.edited(MWC, RELEASE, "", lambda found: found["webhooks"][0].update(matchConditions=never))
+    return on_webhook(patient, matchConditions=never)
 
 
-@seed(OUTSIDE, "ca-bundle-wrong", f"{MWC} {RELEASE}", alone=True)
+@seed(OUTSIDE, "ca-bundle-wrong", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
-    return patient.edited(MWC, RELEASE, "", trusting(trustme.CA().cert_pem.bytes()))
+    return patient.edited(MWC, CONFIGURATION, "", trusting(trustme.CA().cert_pem.bytes()))
 
 
-@seed(OUTSIDE, "ca-bundle-missing", f"{MWC} {RELEASE}", alone=True)
+@seed(OUTSIDE, "ca-bundle-missing", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
-    return patient.edited(MWC, RELEASE, "", trusting(b""))
+    return patient.edited(MWC, CONFIGURATION, "", trusting(b""))
 
 
 @contextmanager
@@ -441,41 +444,41 @@ def served_by(
                 f"{loopback.address(listener)}{contract.WEBHOOK_PATH}"
             )
 
-        with patient.edited(MWC, RELEASE, "", call):
+        with patient.edited(MWC, CONFIGURATION, "", call):
             yield
 
 
-@seed(OUTSIDE, "certificate-expired", f"{MWC} {RELEASE}", alone=True)
+@seed(OUTSIDE, "certificate-expired", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     now = datetime.now(UTC)
     return served_by(patient, "127.0.0.1", now - timedelta(days=9), now - timedelta(days=1))
 
 
-@seed(OUTSIDE, "certificate-name-wrong", f"{MWC} {RELEASE}", alone=True)
+@seed(OUTSIDE, "certificate-name-wrong", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return served_by(patient, "operator.example.com")
 
 
-@seed(OUTSIDE, "webhook-fails", f"{MWC} {RELEASE}", alone=True)
+@seed(OUTSIDE, "webhook-fails", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     def call(found: dict[str, Any]) -> None:
         found["webhooks"][0]["clientConfig"]["url"] = f"https://127.0.0.1:1{contract.WEBHOOK_PATH}"
 
-    return patient.edited(MWC, RELEASE, "", call)
+    return patient.edited(MWC, CONFIGURATION, "", call)
 
 
-@seed(OUTSIDE, "webhook-service-wrong", f"{MWC} {RELEASE}", alone=True)
+@seed(OUTSIDE, "webhook-service-wrong", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     def call(found: dict[str, Any]) -> None:
         called = found["webhooks"][0]["clientConfig"]
         called["url"] = called["url"].replace(contract.WEBHOOK_PATH, "/mutate")
 
-    return patient.edited(MWC, RELEASE, "", call)
+    return patient.edited(MWC, CONFIGURATION, "", call)
 
 
-@seed(OUTSIDE, "object-missing", f"{MWC} {RELEASE}", alone=True)
+@seed(OUTSIDE, "object-missing", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
-    return patient.without(MWC, RELEASE)
+    return patient.without(MWC, CONFIGURATION)
 
 
 @seed(OUTSIDE, "object-edited", f"MutatingAdmissionPolicy {RELEASE}")
@@ -694,7 +697,7 @@ def in_secret(patient: Patient, names: list[str], now: datetime) -> Iterator[Non
     data = {key: b64encode(value).decode() for key, value in certificate.as_secret().items()}
     with (
         patient.edited("Secret", secret, NAMESPACE, lambda found: found.update(data=data)),
-        patient.edited(MWC, RELEASE, "", trusting(certificate.authority)),
+        patient.edited(MWC, CONFIGURATION, "", trusting(certificate.authority)),
     ):
         yield
 
@@ -721,14 +724,14 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return patient.edited("Secret", secret, NAMESPACE, lambda found: found.update(data=data))
 
 
-@seed(INSIDE, "ca-bundle-wrong", f"{MWC} {RELEASE}", alone=True)
+@seed(INSIDE, "ca-bundle-wrong", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
-    return patient.edited(MWC, RELEASE, "", trusting(trustme.CA().cert_pem.bytes()))
+    return patient.edited(MWC, CONFIGURATION, "", trusting(trustme.CA().cert_pem.bytes()))
 
 
-@seed(INSIDE, "ca-bundle-missing", f"{MWC} {RELEASE}", alone=True)
+@seed(INSIDE, "ca-bundle-missing", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
-    return patient.edited(MWC, RELEASE, "", trusting(b""))
+    return patient.edited(MWC, CONFIGURATION, "", trusting(b""))
 
 
 # What is shown.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from testkit.control_plane import ControlPlane
-from testkit.installation import NAMESPACE, RELEASE, install_chart
+from testkit.installation import CONFIGURATION, NAMESPACE, RELEASE, install_chart
 from testkit.manifests import ROOT
 from testkit.processes import finish
 from testkit.replicas import Replica
@@ -68,7 +68,7 @@ def bundle_of(trial: Trial) -> bytes:
     """Return what the API server trusts the webhook by."""
     (webhook,) = (
         one
-        for one in trial.replicas.plane.get(WEBHOOKS, RELEASE)["webhooks"]
+        for one in trial.replicas.plane.get(WEBHOOKS, CONFIGURATION)["webhooks"]
         if one["name"] == contract.WEBHOOK_NAME
     )
     return b64decode(webhook["clientConfig"].get("caBundle", ""))
@@ -106,7 +106,7 @@ def test_the_secret_is_wiped(trial: Trial, size: int, tally: Tally, how: str) ->
 def test_gitops_applies_the_chart_again_and_again(trial: Trial, size: int, tally: Tally) -> None:
     """A second field manager owns what the chart renders, by force; caBundle stays ours and is never lost."""
     plane = trial.replicas.plane
-    found = plane.get(WEBHOOKS, RELEASE)
+    found = plane.get(WEBHOOKS, CONFIGURATION)
     (webhook,) = (one for one in found["webhooks"] if one["name"] == contract.WEBHOOK_NAME)
     webhook["clientConfig"] = {"url": webhook["clientConfig"]["url"]}
     before = bundle_of(trial)
@@ -125,7 +125,7 @@ def test_gitops_applies_the_chart_again_and_again(trial: Trial, size: int, tally
     phase = trial.during("GitOps applies the chart", size, sync, tally)
 
     nobody_noticed(phase)
-    found = plane.get(WEBHOOKS, RELEASE, "--show-managed-fields")
+    found = plane.get(WEBHOOKS, CONFIGURATION, "--show-managed-fields")
     assert int(found["metadata"]["annotations"]["synced"]) >= 4
     assert owners(found, "f:caBundle") == {FIELD_MANAGER}
 
@@ -147,7 +147,7 @@ def test_the_ca_bundle_is_taken_away(trial: Trial, size: int, tally: Tally) -> N
     patch = json.dumps([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}])
 
     def take_away() -> None:
-        plane.kubectl("patch", WEBHOOKS, RELEASE, "--type=json", f"--patch={patch}")
+        plane.kubectl("patch", WEBHOOKS, CONFIGURATION, "--type=json", f"--patch={patch}")
         eventually(lambda: bundle_of(trial) == before, within=180)
 
     trial.during("caBundle taken away", size, take_away, tally)

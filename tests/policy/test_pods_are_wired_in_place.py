@@ -8,7 +8,7 @@ import pytest
 from testkit.control_plane import ControlPlane
 from testkit.crowds import annotate_and_create, create_account, create_pod, together, wrongly_wired
 from testkit.installation import Served, serve
-from testkit.neighbours import later_webhook
+from testkit.neighbours import other_webhook
 from testkit.processes import ProcessFailed
 from testkit.tally import Tally
 from testkit.workloads import CLIENT, LABELS, Namespace, env_of, eventually, fresh_namespace, pod
@@ -91,6 +91,20 @@ def test_opting_out(abandoned: Namespace) -> None:
 
     assert env_of(stored) == {}
     assert ours(stored) == []
+
+
+SIDECAR = {"op": "add", "path": "/spec/containers/0", "value": {"name": "sidecar", "image": "x"}}
+
+
+@pytest.mark.parametrize("mesh", ["istio-sidecar-injector", "zz-injector"])
+@pytest.mark.parametrize("labels", [LABELS, {}], ids=["labelled", "unlabelled"])
+def test_mesh_needs_nobody(abandoned: Namespace, mesh: str, labels: Mapping[str, str]) -> None:
+    """A container that another webhook adds is wired by the API server, whatever that webhook is called."""
+    with other_webhook(abandoned, [SIDECAR], mesh):
+        stored = look(abandoned, pod("web", "billing", metadata={"labels": dict(labels)}))
+
+    assert env_of(stored, "sidecar") == env_of(stored, "app") == WIRED
+    assert ours(stored) == [contract.POLICY_VOLUME]
 
 
 def test_other_accounts_need_nobody(abandoned: Namespace) -> None:
@@ -210,9 +224,8 @@ def test_pod_wired_by_hand_in_part_is_finished(inside: Namespace) -> None:
 def test_container_that_a_later_webhook_adds(inside: Namespace, labels: Mapping[str, str]) -> None:
     """The API server asks its policies once more; no webhook is asked then that was not asked before."""
     known(inside)
-    sidecar = {"op": "add", "path": "/spec/containers/0", "value": {"name": "sidecar", "image": "x"}}
 
-    with later_webhook(inside, [sidecar]):
+    with other_webhook(inside, [SIDECAR], "later"):
         stored = inside.create(pod("web", "billing", metadata={"labels": dict(labels)}))
 
     assert env_of(stored, "sidecar") == env_of(stored, "app") == WIRED

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from testkit.cases import read_cases, settings_of
 from testkit.control_plane import ControlPlane
-from testkit.installation import RELEASE, Served, free_port, install_chart
+from testkit.installation import CONFIGURATION, Served, free_port, install_chart
 from testkit.tally import Tally
 from testkit.workloads import CLIENT, Namespace, eventually, pod
 from workload_identity_operator import contract
@@ -325,7 +325,7 @@ def engines(served: Served) -> Iterator[Engines]:
     """Have every pod of one namespace sent to the webhook, and wait until both engines know the accounts."""
     plane, alone = served.plane, "webhook-alone"
     of_it = {"matchLabels": {"kubernetes.io/metadata.name": alone}}
-    found = plane.get("mutatingwebhookconfiguration", RELEASE)
+    found = plane.get("mutatingwebhookconfiguration", CONFIGURATION)
     (webhook,) = found["webhooks"]
     # Of another name: it would be taken for the peer's, to whom ours leaves its pods.
     webhook |= {"name": "alone.example.com", "objectSelector": {}, "matchConditions": []}

@@ -7,13 +7,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from testkit.control_plane import ControlPlane
-from testkit.installation import NAMESPACE, RELEASE, Operator, Served, free_port, operator_running
+from testkit.installation import (
+    CONFIGURATION,
+    NAMESPACE,
+    RELEASE,
+    Operator,
+    Served,
+    free_port,
+    operator_running,
+)
 from testkit.manifests import CHART
 from testkit.workloads import CLIENT, Namespace, eventually
 from workload_identity_operator import contract
 
 SECOND = "second-workload-identity-operator"
-KEPT = f"are kept by the release of MutatingWebhookConfiguration {RELEASE} "
+KEEPER = contract.CONFIGURATION_PREFIX + SECOND
+KEPT = f"are kept by the release of MutatingWebhookConfiguration {CONFIGURATION} "
 
 
 @contextmanager
@@ -28,7 +37,7 @@ def second_release(plane: ControlPlane, tenant: str) -> Iterator[Operator]:
             plane,
             port,
             environ={"AZURE_TENANT_ID": tenant, "POD_NAMESPACE": "second"},
-            flags=[f"--webhook-configuration={SECOND}"],
+            flags=[f"--webhook-configuration={KEEPER}"],
             kubeconfig=plane.kubeconfig_for(SECOND, "second"),
         ) as operator:
             yield operator
@@ -69,4 +78,4 @@ def test_second_release_leaves_the_tables_alone(served: Served, inside: Namespac
 
         served.plane.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
         eventually(lambda: tenant_of(inside) == "another.example.com", within=60)
-        assert table(inside)["metadata"]["annotations"][contract.POD_WIRING_KEEPER] == SECOND
+        assert table(inside)["metadata"]["annotations"][contract.POD_WIRING_KEEPER] == KEEPER

@@ -9,6 +9,7 @@ tokenPath: token/azure-identity-token
 volumePrefix: azure-workload-identity-reserved-
 tokenFileVariable: AZURE_FEDERATED_TOKEN_FILE
 policyVolume: azure-workload-identity-reserved-policy
+configurationPrefix: azure-
 minExpiration: 3600
 maxExpiration: 86400
 guid: "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"

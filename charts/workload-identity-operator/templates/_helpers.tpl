@@ -67,6 +67,12 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- printf "%s-authority" (include "workload-identity-operator.fullname" .) -}}
 {{- end -}}
 
+{{/* What comes before other webhooks: the API server calls them in the order of these names. */}}
+{{- define "workload-identity-operator.configuration" -}}
+{{- $facts := include "workload-identity-operator.facts" . | fromYaml -}}
+{{- print $facts.configurationPrefix (include "workload-identity-operator.fullname" .) -}}
+{{- end -}}
+
 {{/* Where the release says once more what it installs of the policy. */}}
 {{- define "workload-identity-operator.declared" -}}
 {{- printf "%s-declared" (include "workload-identity-operator.fullname" .) -}}

@@ -44,7 +44,8 @@ def _option(name: str, text: str, **more: Any) -> Callable[[Callable[..., None]]
 @_option("--custom-token-endpoint-annotation-suffix", "What follows use- in the annotation that asks for it.")
 @_option("--custom-token-endpoint-audience", "Audience of tokens for the custom token endpoint.")
 @_option(
-    "--webhook-configuration", "MutatingWebhookConfiguration that is kept; the policy's binding has its name."
+    "--webhook-configuration",
+    "MutatingWebhookConfiguration that is kept; without azure- it names the policy's binding and the Lease.",
 )
 @_option("--certificate-secret", "Secret through which replicas share the serving certificate.")
 @_option(

@@ -95,6 +95,14 @@ MIN_EXPIRATION: Final = 3600
 MAX_EXPIRATION: Final = 86400
 """Seconds; included."""
 
+# Our objects in a cluster.
+RELEASE_NAME: Final = "workload-identity-operator"
+"""Begins the names of nearly all, where nobody says otherwise."""
+CONFIGURATION_PREFIX: Final = "azure-"
+"""Comes before that in the name of the MutatingWebhookConfiguration. API servers call webhooks in order of
+their names, and a mesh's is to come later: the container that it adds is wired on the second round, by the
+policy too, which needs nobody. Were ours the later one, it would be asked, and so would have to be up."""
+
 # The table that the API server's policy wires pods from.
 POD_WIRING_GROUP: Final = "workload-identity.io"
 POD_WIRING_API: Final = f"{POD_WIRING_GROUP}/v1"

@@ -16,6 +16,7 @@ from workload_identity_operator import contract, events
 from workload_identity_operator.following import RETRY_AFTER
 from workload_identity_operator.kube import ApiError, KubeApi
 from workload_identity_operator.releases import UNLABELLED_ONLY, left_to, peer_among
+from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json
 
 RELOADED_AFTER: Final = 3.0
@@ -32,16 +33,16 @@ class Peer:
             be wired by the policy.
     """
 
-    def __init__(self, api: KubeApi, ours: str, on_change: Callable[[bool], None]) -> None:
+    def __init__(self, api: KubeApi, settings: Settings, on_change: Callable[[bool], None]) -> None:
         """Start knowing nothing.
 
         Args:
             api: Where the binding is.
-            ours: The name of our webhook's configuration, and of the binding.
+            settings: What our webhook's configuration and the binding are called.
             on_change: Told whether the peer is there, when that is known and when it changes.
         """
         self._api = api
-        self._ours = ours
+        self._settings = settings
         self._on_change = on_change
         self._peer: str | None = None
         self._binding: Json | None = None
@@ -51,7 +52,7 @@ class Peer:
 
     def take_configurations(self, configurations: Mapping[str, Json]) -> None:
         """Take all MutatingWebhookConfigurations, by name."""
-        former, self._peer = self._peer, peer_among(configurations, self._ours)
+        former, self._peer = self._peer, peer_among(configurations, self._settings.webhook_configuration)
         if self._peer == former:
             return
         if self._peer:
@@ -63,7 +64,7 @@ class Peer:
 
     def take_binding(self, bindings: Mapping[str, Json]) -> None:
         """Take the binding of our policy, by name; none where there is no policy."""
-        self._binding, self._binding_known = bindings.get(self._ours), True
+        self._binding, self._binding_known = bindings.get(self._settings.release), True
         self._wake.set()
 
     def hand_off(self) -> tuple[Json, Json]:

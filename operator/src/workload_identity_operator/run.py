@@ -52,9 +52,8 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
         api = KubeApi(cluster.server, session, metrics.asked)
         accounts = Accounts(api.service_account, metrics.looked_up)
         wirings = PodWirings(api, accounts, settings)
-        ours = settings.webhook_configuration
-        unlabelled = Unlabelled(api, accounts, ours)
-        peer = Peer(api, ours, lambda present: metrics.peer_is(present=present))
+        unlabelled = Unlabelled(api, accounts, settings.webhook_configuration)
+        peer = Peer(api, settings, lambda present: metrics.peer_is(present=present))
         native_sidecars = True  # as in all clusters that upstream supports, until this one tells
         auditor = Auditor(api, accounts, settings, metrics, wirings, lambda: native_sidecars)
         metrics.watch(lambda: len(accounts), health.conditions, lambda: health.ready, wirings.state)
@@ -112,7 +111,9 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
                     ),
                     duties.create_task(
                         follow_all(
-                            "the policy's binding", lambda: api.policy_binding(ours), peer.take_binding
+                            "the policy's binding",
+                            lambda: api.policy_binding(settings.release),
+                            peer.take_binding,
                         )
                     ),
                     duties.create_task(upgrades.follow(api, health, take_version)),
@@ -176,7 +177,7 @@ async def _audit(
     auditor: Auditor, api: KubeApi, settings: Settings, health: Health, metrics: Metrics
 ) -> None:
     """Audit and heal, as long as the Lease is ours."""
-    lease = Lease(api, settings.namespace, settings.webhook_configuration)
+    lease = Lease(api, settings.namespace, settings.release)
     healer = Healer(api, lease, health, settings, metrics, auditor)
     auditor.on_owners = healer.take
 

@@ -76,9 +76,9 @@ class Flags:
     custom_token_endpoint_audience: str = ""
     listen: str = ":9443"
     authority_host: str = ""
-    webhook_configuration: str = "workload-identity-operator"
-    certificate_secret: str = "workload-identity-operator-certificate"  # noqa: S105 - the Secret's name
-    declaration: str = "workload-identity-operator-declared"
+    webhook_configuration: str = contract.CONFIGURATION_PREFIX + contract.RELEASE_NAME
+    certificate_secret: str = contract.RELEASE_NAME + "-certificate"
+    declaration: str = contract.RELEASE_NAME + "-declared"
     settings_checksum: str = ""
     drain_seconds: float = 5.0
     legacy_token_path: bool = False
@@ -103,8 +103,7 @@ class Settings:
         certificate_folder: Holds `tls.crt` and `tls.key` that someone else keeps; None when the
             operator makes its own certificate.
         certificate_secret: Secret in `namespace` through which replicas share that certificate.
-        webhook_configuration: MutatingWebhookConfiguration that the operator keeps; its policy's binding has
-            the same name.
+        webhook_configuration: MutatingWebhookConfiguration that the operator keeps.
         declaration: ConfigMap in `namespace` with the policy's objects as the chart declares them.
         checksum: The chart's, of the settings that PodWirings are compiled with; these are written while the
             declaration has the same one. "" when it does not matter.
@@ -132,6 +131,11 @@ class Settings:
     kubeconfig: Path | None
     drain: float
     legacy_path: bool
+
+    @property
+    def release(self) -> str:
+        """Name of what else the operator keeps: the policy's binding, its Lease."""
+        return self.webhook_configuration.removeprefix(contract.CONFIGURATION_PREFIX)
 
 
 def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:

@@ -52,7 +52,7 @@ from workload_identity_operator.check.installation import (
     secret_of,
 )
 from workload_identity_operator.clouds import PUBLIC_AUDIENCE
-from workload_identity_operator.releases import is_of_chart, peer_among
+from workload_identity_operator.releases import is_of_chart
 from workload_identity_operator.shapes import Json
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ _RIGHTS: Final = (
         (verb, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "")
         for verb in ("list", "watch")
     ),
-    ("patch", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "{name}"),
+    ("patch", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "{configuration}"),
     *(
         (verb, contract.POD_WIRING_GROUP, contract.POD_WIRINGS, "")
         for verb in ("list", "watch", "create", "patch")
@@ -439,7 +439,11 @@ class _Eyes:
                     "verb": verb,
                     "group": group,
                     "resource": resource,
-                    "name": name.format(name=release.name, secret=secret_of(release)),
+                    "name": name.format(
+                        name=release.name,
+                        configuration=release.configuration_name,
+                        secret=secret_of(release),
+                    ),
                 }
                 spec = {
                     "user": f"system:serviceaccount:{release.namespace}:{account}",
@@ -501,7 +505,7 @@ class _Eyes:
         self._make("webhook", *where, labelled=True)
         wired = self._place(release, wired=True)
         if wired and self.cluster.one(POLICY, release.name) and self.cluster.one(BINDING, release.name):
-            peer = peer_among({one["metadata"]["name"]: one for one in self.cluster.all(MWC)}, release.name)
+            peer = release.peer(self.cluster)
             if not (peer and release.by_label):
                 self._make("policy", *wired, labelled=not peer)
 

@@ -77,10 +77,19 @@ class Release:
     keys: Keys
 
     @property
+    def configuration_name(self) -> str:
+        """What its MutatingWebhookConfiguration is called, or should be."""
+        return contract.CONFIGURATION_PREFIX + self.name
+
+    @property
     def webhook(self) -> Json | None:
         """Its webhook for labelled pods; None when it is not there."""
         webhooks = (self.configuration or {}).get("webhooks") or ()
         return next((one for one in webhooks if one["name"] == contract.WEBHOOK_NAME), None)
+
+    def peer(self, cluster: Cluster) -> str:
+        """Return the configuration of the peer that is there too; "" for none."""
+        return peer_among({one["metadata"]["name"]: one for one in cluster.all(MWC)}, self.configuration_name)
 
     @property
     def outside(self) -> bool:
@@ -104,9 +113,10 @@ def names_of_releases(cluster: Cluster) -> list[tuple[str, str]]:
             ours = is_of_chart(one) or (kind == MWC and meta["name"] == Flags().webhook_configuration)
             if ours:
                 name = meta["name"].removesuffix(_GUARD) if kind == RULES else meta["name"]
+                name = name.removeprefix(contract.CONFIGURATION_PREFIX) if kind == MWC else name
                 found[name] = found.get(name) or _namespace_of(kind, one)
     # Workloads are judged by the first: the one that is called what it is called where nobody says otherwise.
-    names = sorted(found, key=lambda name: (name != Flags().webhook_configuration, name))
+    names = sorted(found, key=lambda name: (name != contract.RELEASE_NAME, name))
     return [(name, found[name] or DEFAULT_NAMESPACE) for name in names]
 
 
@@ -125,7 +135,8 @@ def releases_of(cluster: Cluster, flags_of: FlagsOf) -> list[Release]:
 
 
 def _release(cluster: Cluster, name: str, namespace: str, flags_of: FlagsOf) -> Release:
-    configuration, deployment = cluster.one(MWC, name), cluster.one("Deployment", name, namespace)
+    configuration = cluster.one(MWC, contract.CONFIGURATION_PREFIX + name)
+    deployment = cluster.one("Deployment", name, namespace)
     policy = cluster.one(POLICY, name) or _declared_policy(cluster, name, namespace)
     settings, faults = None, tuple[str, ...]()
     if deployment:
@@ -297,11 +308,11 @@ def _missing(kind: str, release: Release, name: str = "", found: str = "not ther
 def _webhook_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
     if release.configuration is None:
         if cluster.saw(MWC):
-            yield _missing(MWC, release)
+            yield _missing(MWC, release, release.configuration_name)
         return
-    about, webhook = Object(MWC, release.name), release.webhook
+    about, webhook = Object(MWC, release.configuration_name), release.webhook
     if webhook is None:
-        yield _missing(MWC, release, found=f"has no webhook {contract.WEBHOOK_NAME}")
+        yield _missing(MWC, release, release.configuration_name, f"has no webhook {contract.WEBHOOK_NAME}")
         return
     selector = webhook.get("objectSelector")
     if not any(_covers_pods(rule) for rule in webhook.get("rules") or ()):
@@ -340,7 +351,7 @@ def _webhook_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
 
 def _manner_findings(cluster: Cluster, release: Release, webhook: Json) -> Iterator[Finding]:
     """Tell how the API server calls, and what it does without an answer."""
-    about = Object(MWC, release.name)
+    about = Object(MWC, release.configuration_name)
     if webhook.get("failurePolicy") == "Ignore" and not _guarded(cluster, release):
         yield Finding(
             "webhook-lets-through",
@@ -384,7 +395,7 @@ def _guarded(cluster: Cluster, release: Release) -> bool:
 
 def _call_findings(cluster: Cluster, release: Release, called: Json) -> Iterator[Finding]:
     """Tell whether the API server finds the operator."""
-    about, service = Object(MWC, release.name), called.get("service")
+    about, service = Object(MWC, release.configuration_name), called.get("service")
     path = (service or {}).get("path") if service else urlsplit(called.get("url") or "").path
     if path != contract.WEBHOOK_PATH:
         yield Finding(
@@ -468,7 +479,7 @@ def _unlabelled_findings(cluster: Cluster, release: Release) -> Iterator[Finding
             found = f"has no webhook {contract.UNLABELLED_WEBHOOK} for namespace {namespace}"
             yield Finding(
                 "object-missing",
-                Object(MWC, release.name),
+                Object(MWC, release.configuration_name),
                 "unlabelled pods of annotated ServiceAccounts are wired",
                 found,
                 "start the operator, which keeps it; see its log",
@@ -480,7 +491,7 @@ def _certificate_findings(cluster: Cluster, release: Release) -> Iterator[Findin
     webhook = release.webhook
     if webhook is None:
         return
-    called, about = webhook.get("clientConfig") or {}, Object(MWC, release.name)
+    called, about = webhook.get("clientConfig") or {}, Object(MWC, release.configuration_name)
     bundle, secret = b64decode(called.get("caBundle") or ""), secret_of(release)
     found = cluster.one("Secret", secret, release.namespace) if secret else None
     leaf = b64decode(((found or {}).get("data") or {}).get("tls.crt") or "")
@@ -611,7 +622,7 @@ def _policy_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
 
 def _narrowed(cluster: Cluster, release: Release, binding: Json, matched: Json) -> Iterator[Finding]:
     """Tell of a binding that leaves pods out for no reason."""
-    peer = peer_among({one["metadata"]["name"]: one for one in cluster.all(MWC)}, release.name)
+    peer = release.peer(cluster)
     selector, places = matched.get("objectSelector") or {}, matched.get("namespaceSelector") or {}
     handed = selector == UNLABELLED_ONLY and left_to(binding) == peer and bool(peer)
     if (selector and not handed) or places or matched.get("excludeResourceRules"):
@@ -744,7 +755,7 @@ def _misled(cluster: Cluster, release: Release, where: Object) -> Iterator[Findi
     if settings is None or not release.certain:
         return
     told = {
-        "--webhook-configuration": (release.name, settings.webhook_configuration),
+        "--webhook-configuration": (release.configuration_name, settings.webhook_configuration),
         "POD_NAMESPACE": (release.namespace, settings.namespace),
     }
     called = ((release.webhook or {}).get("clientConfig") or {}).get("service") or {}
@@ -781,8 +792,7 @@ def _why_unavailable(deployment: Json) -> str:
 
 
 def _neighbour_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
-    configurations = {one["metadata"]["name"]: one for one in cluster.all(MWC)}
-    if peer := peer_among(configurations, release.name):
+    if peer := release.peer(cluster):
         binding = cluster.one(BINDING, release.name)
         found = "labelled pods are left to it"
         if binding and left_to(binding) != peer:
@@ -804,7 +814,7 @@ def _neighbour_findings(cluster: Cluster, release: Release) -> Iterator[Finding]
     ):
         yield Finding(
             "enforcer",
-            Object(MWC, release.name),
+            Object(MWC, release.configuration_name),
             f'annotation {_ENFORCER}: "true", or the enforcer\'s own exclusions in namespaceSelector',
             "neither: it adds them, and whoever applies the chart takes them away",
             "helm upgrade, with admissionsEnforcer.disabled either way",
@@ -821,9 +831,10 @@ def _is_aks(cluster: Cluster) -> bool:
 def _version_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
     kinds = (MWC, POLICY, BINDING, RULES, RULES_BINDING, "Deployment")
     found: dict[str, list[str]] = {}
+    names = {release.name, release.name + _GUARD, release.configuration_name}
     for kind in kinds:
         for one in cluster.all(kind):
-            if is_of_chart(one) and one["metadata"]["name"] in {release.name, release.name + _GUARD}:
+            if is_of_chart(one) and one["metadata"]["name"] in names:
                 version = labels_of(one).get("app.kubernetes.io/version", "")
                 if version:
                     found.setdefault(version, []).append(kind)
@@ -847,13 +858,13 @@ def _wiring_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
         if stored is None:
             yield Finding("podwiring-outdated", about, "one, of the annotations", "not there", change)
             continue
-        keeper = annotations_of(stored).get(contract.POD_WIRING_KEEPER, release.name)
-        if keeper != release.name:
+        keeper = annotations_of(stored).get(contract.POD_WIRING_KEEPER, release.configuration_name)
+        if keeper != release.configuration_name:
             there = "" if cluster.one(MWC, keeper) else ", which is not there"
             yield Finding(
                 "podwiring-anothers",
                 about,
-                f"kept by {release.name}",
+                f"kept by {release.configuration_name}",
                 f"kept by {quoted(keeper)}{there}",
                 "give both the same settings or uninstall one; then delete the PodWiring, which is made anew",
             )
@@ -915,7 +926,9 @@ def probe_findings(cluster: Cluster, releases: Sequence[Release]) -> tuple[list[
     found, unseen = [], []
     for probe in cluster.probes:
         release = releases[0]
-        about = Object(MWC if probe.engine == "webhook" else POLICY, release.name)
+        about = Object(MWC, release.configuration_name)
+        if probe.engine != "webhook":
+            about = Object(POLICY, release.name)
         where = f"a labelled pod of ServiceAccount {probe.namespace}/{probe.account}"
         if probe.pod is None and _CALL_FAILED in probe.refusal:
             reason = probe.refusal.partition(_CALL_FAILED)[2].lstrip(": ")

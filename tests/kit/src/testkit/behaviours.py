@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 import yaml
 
 from testkit.control_plane import ControlPlane
-from testkit.installation import Operator, free_port, operator_running
+from testkit.installation import CONFIGURATION, Operator, free_port, operator_running
 from testkit.manifests import CHART, TENANT, rendered
 from testkit.owners import events_of, pods_of, workload
 from testkit.processes import ProcessFailed
@@ -193,7 +193,7 @@ def unprepared(release: Release) -> None:
     release.kubectl("delete", f"secret/{RELEASE}-certificate", f"lease/{RELEASE}", "--ignore-not-found")
     path = "/webhooks/0/clientConfig/caBundle"
     patch = json.dumps([{"op": "add", "path": path, "value": None}, {"op": "remove", "path": path}])
-    release.kubectl("patch", CONFIGURATIONS, RELEASE, "--type=json", f"--patch={patch}")
+    release.kubectl("patch", CONFIGURATIONS, CONFIGURATION, "--type=json", f"--patch={patch}")
 
 
 def certificate(release: Release) -> Json:
@@ -205,7 +205,7 @@ def becomes_ready(release: Release) -> None:
     """The table is filled, the certificate is in the Secret, and the API server trusts it."""
     release.expect(release.operator.ready, "ready")
     release.expect(lambda: {"tls.crt", "tls.key", "ca.crt"} <= certificate(release).keys(), "the Secret")
-    bundle = release.get(CONFIGURATIONS)["webhooks"][0]["clientConfig"].get("caBundle", "")
+    bundle = release.get(CONFIGURATIONS, CONFIGURATION)["webhooks"][0]["clientConfig"].get("caBundle", "")
     assert b64decode(certificate(release)["ca.crt"]) in b64decode(bundle), "the caBundle is another's"
 
 
@@ -271,7 +271,7 @@ def looks_accounts_up(release: Release) -> None:
 
 def review(release: Release, of: Json) -> Json:
     """Send the operator the review of a pod's creation, trusting its caBundle; return the response."""
-    bundle = release.get(CONFIGURATIONS)["webhooks"][0]["clientConfig"]["caBundle"]
+    bundle = release.get(CONFIGURATIONS, CONFIGURATION)["webhooks"][0]["clientConfig"]["caBundle"]
     trust = ssl.create_default_context(cadata=b64decode(bundle).decode("ascii"))
     host, _, path = release.operator.webhook.removeprefix("https://").partition("/")
     request = {"uid": "1", "namespace": release.inside.name, "operation": "CREATE", "object": of}
@@ -396,7 +396,7 @@ def covers_unlabelled_pods(release: Release) -> None:
     annotated(release)
 
     def covered() -> bool:
-        webhooks = release.get(CONFIGURATIONS)["webhooks"]
+        webhooks = release.get(CONFIGURATIONS, CONFIGURATION)["webhooks"]
         places = [w["namespaceSelector"] for w in webhooks if w["name"] == contract.UNLABELLED_WEBHOOK]
         return release.inside.name in json.dumps(places)
 

@@ -23,8 +23,11 @@ import trustme
 from testkit.control_plane import ControlPlane
 from testkit.manifests import CHART
 from testkit.processes import Child, ProcessFailed, running
+from workload_identity_operator import contract
 
-RELEASE = "workload-identity-operator"
+RELEASE = contract.RELEASE_NAME
+CONFIGURATION = contract.CONFIGURATION_PREFIX + RELEASE
+"""Its MutatingWebhookConfiguration."""
 NAMESPACE = "azure-workload-identity-system"
 READY_WITHIN = 120
 """Seconds; it takes one where there is nothing else to do."""
@@ -241,6 +244,6 @@ def _get(url: str) -> tuple[int, str]:
 
 def webhook_trust(plane: ControlPlane) -> ssl.SSLContext:
     """Return what the API server trusts when it calls the webhook: its caBundle and nothing else."""
-    found = plane.get("mutatingwebhookconfiguration", RELEASE)
+    found = plane.get("mutatingwebhookconfiguration", CONFIGURATION)
     bundle = b64decode(found["webhooks"][0]["clientConfig"]["caBundle"]).decode("ascii")
     return ssl.create_default_context(cadata=bundle)

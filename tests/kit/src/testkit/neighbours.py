@@ -56,8 +56,14 @@ def installed(plane: ControlPlane, configuration: Mapping[str, Any]) -> Iterator
 
 
 @contextmanager
-def later_webhook(inside: Namespace, patch: list[Mapping[str, Any]]) -> Iterator[None]:
-    """Run a mutating webhook of someone else's that comes after ours and applies a patch."""
+def other_webhook(inside: Namespace, patch: list[Mapping[str, Any]], name: str) -> Iterator[None]:
+    """Run a mutating webhook of someone else's that adds a container "sidecar", whatever else it does.
+
+    Args:
+        inside: The namespace whose pods it is called for.
+        patch: What it does to pods that have no such container yet.
+        name: How its configuration's name begins: the API server calls webhooks in the order of these.
+    """
 
     async def answer(request: web.Request) -> web.Response:
         review = await request.json()
@@ -73,7 +79,7 @@ def later_webhook(inside: Namespace, patch: list[Mapping[str, Any]]) -> Iterator
 
     application, authority = web.Application(), trustme.CA()
     application.router.add_post("/", answer)
-    name = f"zz-{inside.name}"
+    name = f"{name}-{inside.name}"
     with loopback.listening("127.0.0.1", 0) as listener:
         tls = loopback.server_tls(authority, "127.0.0.1")
         with loopback.serving(application, listener, tls):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from testkit.bench.load import Order, load
 from testkit.bench.peer import PORT, VARIABLE, peer_running
 from testkit.control_plane import ControlPlane
-from testkit.installation import NAMESPACE, RELEASE, Operator, install_chart, operator_running
+from testkit.installation import CONFIGURATION, NAMESPACE, RELEASE, Operator, install_chart, operator_running
 from testkit.neighbours import peer_configuration
 from testkit.processes import Child, ProcessFailed
 from testkit.workloads import CLIENT, Namespace, eventually, pod
@@ -121,7 +121,7 @@ def ours_running(plane: ControlPlane, port: int, kubeconfig: Path) -> Iterator[O
 def webhook_of(plane: ControlPlane, port: int, operator: Operator) -> Webhook:
     """Return the webhook of our operator, which has just become ready."""
     ready = time.monotonic()
-    configuration = plane.get("mutatingwebhookconfiguration", RELEASE)
+    configuration = plane.get("mutatingwebhookconfiguration", CONFIGURATION)
     bundle = b64decode(configuration["webhooks"][0]["clientConfig"]["caBundle"]).decode("ascii")
     return Webhook(port, bundle, operator.child, ready)
 
