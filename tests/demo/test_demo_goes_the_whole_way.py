@@ -11,6 +11,7 @@ import pytest
 
 from testkit.binaries import provide
 from testkit.processes import Ended, finish
+from testkit.spectator import saw_all
 
 DEMO = [sys.executable, "-m", "testkit.demo", "--alone"]
 OURS = ("kube-apiserver", "kube-controller-manager", "etcd", "workload_identity_operator")
@@ -46,15 +47,8 @@ def test_demo_ends_well_and_shows_no_token(tmp_path: Path) -> None:
     """Every step is ticked, the pod's additions and the claims are shown, the token is not."""
     ended = demo(tmp_path)
 
-    assert ended.status == 0, ended.output + ended.errors
-    assert "✗" not in ended.output
+    saw_all(ended)
     assert ended.output.count("✓") == ended.output.count("… ") == 10
-    assert re.search(r"\+ +- name: AZURE_FEDERATED_TOKEN_FILE", ended.output)
-    claims = json.loads("{" + ended.output.split("claims:\n{")[1].split("\n}\n")[0] + "}")
-    assert claims["appid"] == "11111111-2222-3333-4444-555555555555"
-    assert claims["aud"] == "https://storage.azure.com"
-    assert re.search(r"^Demo passed in ", ended.output, re.MULTILINE)
-    assert not re.search(r"eyJ[\w-]+\.", ended.output + ended.errors)
 
 
 def test_failed_demo_gives_its_reason_and_a_status(tmp_path: Path) -> None:

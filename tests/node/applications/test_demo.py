@@ -1,6 +1,5 @@
 """`make demo` where this machine can have a node."""
 
-import json
 import os
 import re
 import sys
@@ -10,6 +9,7 @@ import pytest
 
 from testkit import stages
 from testkit.processes import finish
+from testkit.spectator import saw_all
 
 
 def test_demo_runs_pods(tmp_path: Path, loaded: dict[str, str]) -> None:
@@ -21,13 +21,6 @@ def test_demo_runs_pods(tmp_path: Path, loaded: dict[str, str]) -> None:
 
     ended = finish([sys.executable, "-m", "testkit.demo"], env=env, cwd=tmp_path, timeout=900)
 
-    assert ended.status == 0, ended.output + ended.errors
-    assert "✗" not in ended.output
+    saw_all(ended)
     assert "On a node of its own: pods run." in ended.output
     assert re.search(r"blob pods/billing-\S+-greeting written and read", ended.output)
-    assert re.search(r"\+ +- name: AZURE_FEDERATED_TOKEN_FILE", ended.output)
-    claims = json.loads("{" + ended.output.split("claims:\n{")[1].split("\n}\n")[0] + "}")
-    assert claims["appid"] == "11111111-2222-3333-4444-555555555555"
-    assert claims["aud"] == "https://storage.azure.com"
-    assert re.search(r"^Demo passed in ", ended.output, re.MULTILINE)
-    assert not re.search(r"eyJ[\w-]+\.", ended.output + ended.errors)

@@ -83,7 +83,6 @@ def key_mistakes(kind: str, found: Mapping[str, Any], keys: Keys, about: Object)
         keys: Which mean something.
         about: What the findings are about.
     """
-    where = "the pod" if kind == POD else f"a {kind}"
     fine = {
         POD: (frozenset({contract.USE_LABEL}), keys.on_pods),
         ACCOUNT: (frozenset({contract.USE_LABEL}), contract.SERVICE_ACCOUNT_ANNOTATIONS),
@@ -117,7 +116,7 @@ def key_mistakes(kind: str, found: Mapping[str, Any], keys: Keys, about: Object)
                     "annotation-misplaced",
                     about,
                     f"{key} as {home}",
-                    f"{what} {key}={quoted(present[key], 48)} on {where}, where it has no effect",
+                    f"{what} {key}={quoted(present[key], 48)} on {_where(kind)}, where it has no effect",
                     f"make it {home}",
                 )
             elif key.startswith(contract.PREFIX) or keys.meant_by(key):
@@ -133,16 +132,19 @@ def key_mistakes(kind: str, found: Mapping[str, Any], keys: Keys, about: Object)
                 )
 
 
+def _where(kind: str) -> str:
+    return "the pod" if kind == POD else f"a {kind}"
+
+
 def _healing_mistakes(kind: str, wish: str, about: Object) -> Iterator[Finding]:
     """Tell of a wish about healing that nobody reads, or that cannot be read."""
     homes = (*sorted(healing.RESTARTED | healing.EVICTED), ACCOUNT)
     if kind not in homes:
-        where = "the pod" if kind == POD else f"a {kind}"
         yield Finding(
             "annotation-misplaced",
             about,
             f"{contract.HEALING} as an annotation of what makes the pods: {', '.join(homes)}",
-            f"annotation {contract.HEALING}={quoted(wish, 48)} on {where}, where it has no effect",
+            f"annotation {contract.HEALING}={quoted(wish, 48)} on {_where(kind)}, where it has no effect",
             "annotate that one, or the ServiceAccount of its pods",
         )
     elif wish not in {"", *healing.WISHES}:

@@ -37,7 +37,7 @@ class Trial:
     engine: str
 
     def during(self, what: str, pods: int, fault: Callable[[], object], tally: Tally) -> Phase:
-        """Make a fault while so many pods come to be, at least, and return what came of them.
+        """Make a fault while pods come to be, and so many more after it; return what came of them.
 
         No pod of them is unwired or lost, and no replica ends on its own, or it fails here.
         """
