@@ -70,21 +70,6 @@ _PWSH = _Tool(
 )
 
 
-def resource_of(scopes: tuple[str, ...]) -> str:
-    """Return the resource of the one scope: it without `/.default` at its end.
-
-    Raises:
-        ValueError: There are several, or nothing is left.
-    """
-    resource = scopes[0].removesuffix("/.default")
-    if len(scopes) > 1 or not resource:
-        raise ValueError(
-            "wanted one scope of one resource, such as 'https://vault.azure.net/.default'; found"
-            f" {' '.join(scopes)!r}"
-        )
-    return resource
-
-
 def refusing(words: str) -> Flow[Held]:
     """Be unavailable."""
     raise CredentialUnavailableError(words)
@@ -109,11 +94,11 @@ def powershell_claims(claims: str, tenant_id: str | None) -> str:
     )
 
 
-def azure_cli(scopes: tuple[str, ...], tenant: str, subscription: str, timeout: float) -> Flow[Held]:
+def azure_cli(resource: str, tenant: str, subscription: str, timeout: float) -> Flow[Held]:
     """Ask `az` for a token.
 
     Args:
-        scopes: One, of one resource.
+        resource: What the token is for.
         tenant: Whose token; "": the current account's.
         subscription: Whose account; "": the current one.
         timeout: Seconds it may take.
@@ -122,7 +107,7 @@ def azure_cli(scopes: tuple[str, ...], tenant: str, subscription: str, timeout: 
         CredentialUnavailableError: It is not there, nobody is signed in, or it gives no answer.
         ClientAuthenticationError: It has no token.
     """
-    arguments = ["account", "get-access-token", "--output", "json", "--resource", resource_of(scopes)]
+    arguments = ["account", "get-access-token", "--output", "json", "--resource", resource]
     arguments += ["--tenant", tenant] if tenant else []
     arguments += ["--subscription", subscription] if subscription else []
     started, ran = yield from _ran(_AZ, arguments, {"AZURE_CORE_NO_COLOR": "true"}, timeout)
@@ -190,11 +175,11 @@ def azure_developer_cli(
     raise _failed(_AZD, ran, complaint)
 
 
-def azure_powershell(scopes: tuple[str, ...], tenant: str, timeout: float) -> Flow[Held]:
+def azure_powershell(resource: str, tenant: str, timeout: float) -> Flow[Held]:
     """Ask Azure PowerShell for a token.
 
     Args:
-        scopes: One, of one resource.
+        resource: What the token is for.
         tenant: Whose token; "": that of the current context.
         timeout: Seconds it may take.
 
@@ -202,7 +187,7 @@ def azure_powershell(scopes: tuple[str, ...], tenant: str, timeout: float) -> Fl
         CredentialUnavailableError: It or its module is not there, nobody is signed in, or it gives no answer.
         ClientAuthenticationError: It ended well, and without a token.
     """
-    script = _script(resource_of(scopes), tenant)
+    script = _script(resource, tenant)
     arguments = ["-NoProfile", "-NonInteractive", "-EncodedCommand", _base64(script, "utf-16-le")]
     started, ran = yield from _ran(_PWSH, arguments, {}, timeout)
     output, complaint = _text(ran.stdout), _text(ran.stderr)

@@ -277,11 +277,15 @@ def resource_of(scopes: tuple[str, ...]) -> str:
     """Return the resource that a scope is of, for who asks for resources: the scope without "/.default".
 
     Raises:
-        ValueError: There is more than one scope.
+        ValueError: There is more than one scope, or nothing is left of it.
     """
-    if len(scopes) != 1:
-        raise ValueError(f"this credential gets tokens for one scope at a time; found {' '.join(scopes)}")
-    return scopes[0].removesuffix("/.default")
+    resource = scopes[0].removesuffix("/.default")
+    if len(scopes) != 1 or not resource:
+        raise ValueError(
+            "wanted one scope of one resource, such as 'https://vault.azure.net/.default'; found"
+            f" {' '.join(scopes)!r}"
+        )
+    return resource
 
 
 def declared_claims(claims: str | None, *, cae: bool) -> str | None:

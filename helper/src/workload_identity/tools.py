@@ -11,7 +11,7 @@ import os
 from workload_identity.authority import valid_tenant
 from workload_identity.awaiting import Awaiting
 from workload_identity.blocking import Blocking
-from workload_identity.credentials import Credential, allowed_tenant, named_scopes, seconds_of
+from workload_identity.credentials import Credential, allowed_tenant, named_scopes, resource_of, seconds_of
 from workload_identity.options import options_of
 
 TYPE_CHECKING = False
@@ -92,8 +92,6 @@ class Tool(Credential):
 
     def _normal(self, scopes: tuple[str, ...]) -> tuple[str, ...]:
         """Return one spelling for all that mean the same resource."""
-        from workload_identity.commands import resource_of  # noqa: PLC0415 - what a token request needs
-
         return (f"{resource_of(scopes)}/.default",)
 
     def _flow(self, scopes: tuple[str, ...], tenant: str, claims: str | None, background: bool) -> Flow[Held]:
@@ -156,7 +154,7 @@ class AzureCli(Tool):
         from workload_identity.commands import azure_cli  # noqa: PLC0415 - what a token request needs
 
         del claims, background
-        return azure_cli(scopes, tenant, self._subscription, self._process_timeout)
+        return azure_cli(resource_of(scopes), tenant, self._subscription, self._process_timeout)
 
 
 class AzureDeveloperCli(Tool):
@@ -217,7 +215,7 @@ class AzurePowerShell(Tool):
         from workload_identity.commands import azure_powershell  # noqa: PLC0415 - what a token request needs
 
         del claims, background
-        return azure_powershell(scopes, tenant, self._process_timeout)
+        return azure_powershell(resource_of(scopes), tenant, self._process_timeout)
 
 
 class AzureCliCredential(AzureCli, Blocking):  # noqa: D101 - it has, see below
