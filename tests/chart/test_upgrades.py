@@ -148,13 +148,14 @@ def test_from_the_first_chart(release: Release, tmp_path: Path, how: str) -> Non
 
 def test_back_to_the_first_chart(release: Release, tmp_path: Path) -> None:
     """A rollback finds its objects as it left them; what came since goes, but for the kind of the tables."""
+    renamed_since = {(WEBHOOK, f"{release.name}-workload-identity-operator"): "made anew"}
     release.helm("install", former_chart(tmp_path, "first"))
     before = release.objects()
     release.helm("upgrade", CHART)
 
     release.plane.helm("rollback", release.name, "1", f"--namespace={release.namespace}")
 
-    assert release.objects() == before
+    assert release.objects() | renamed_since == before | renamed_since
 
 
 def test_from_the_peers_chart_in_its_place(release: Release, tmp_path: Path) -> None:

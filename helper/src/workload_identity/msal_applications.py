@@ -48,6 +48,11 @@ _NOT_LOGGED = frozenset({"assertion", "code", "code_verifier", "device_code", "p
 """Members of a request that MSAL would log, should anyone have its debug records written."""
 _RAW = frozenset({"access_token", "client_info", "device_code", "id_token", "refresh_token"})
 """Members of an answer that MSAL needs as they are, and does not log where it expects them."""
+_TAKEN_IN = frozenset(
+    {"access_token", "client_info", "expires_in", "expires_on", "ext_expires_in", "foci", "id_token"}
+    | {"id_token_claims", "refresh_in", "refresh_token", "scope", "token_type"}
+)
+"""Members of an answer that MSAL's caches read; they would log any other, whatever token came as that."""
 
 
 class Keyring:
@@ -88,7 +93,8 @@ def discreet(cache: Any) -> Any:
 
     def added(event: Mapping[str, Any], **given: Any) -> Any:
         sent = {name: value for name, value in event.get("data", {}).items() if name not in _NOT_LOGGED}
-        return add({**event, "data": sent}, **given)
+        answer = {name: value for name, value in event.get("response", {}).items() if name in _TAKEN_IN}
+        return add({**event, "data": sent, "response": answer}, **given)
 
     cache.add = added
     return cache

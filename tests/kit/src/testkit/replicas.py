@@ -12,6 +12,7 @@ from threading import Lock
 
 from testkit.control_plane import ControlPlane
 from testkit.installation import (
+    CONFIGURATION,
     NAMESPACE,
     RELEASE,
     Operator,
@@ -69,7 +70,7 @@ class Replicas:
             self.plane,
             port,
             environ=self.environ,
-            flags=[f"--drain-seconds={DRAIN:g}"],
+            flags=[f"--drain-seconds={DRAIN:g}", f"--webhook-configuration={CONFIGURATION}"],
             kubeconfig=self._kubeconfig,
             program=self.program,
         )
