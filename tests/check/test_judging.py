@@ -22,8 +22,12 @@ CHART = {"helm.sh/chart": "workload-identity-operator-0.1.0"}
 def seen(**more: Any) -> Cluster:
     """Return a cluster of which only this was seen, with a release whose tenant a PodWiring tells."""
     spec = {"tenantID": TENANT, "authorityHost": "https://login.example/", "audience": "a", "identities": {}}
-    wiring = {"metadata": {"name": contract.POD_WIRING_NAME, "namespace": "a"}, "spec": spec}
-    configuration = {"metadata": {"name": "ours", "labels": CHART}, "webhooks": []}
+    kept = {contract.POD_WIRING_KEEPER: "azure-ours"}
+    wiring = {
+        "metadata": {"name": contract.POD_WIRING_NAME, "namespace": "a", "annotations": kept},
+        "spec": spec,
+    }
+    configuration = {"metadata": {"name": "azure-ours", "labels": CHART}, "webhooks": []}
     cluster = Cluster("https://example.com", "v1.36.3", objects={"PodWiring": [wiring], MWC: [configuration]})
     for name, value in more.items():
         setattr(cluster, name, value)

@@ -5,10 +5,12 @@ import logging
 import traceback
 from typing import Any
 
+import msal
 import pytest
 from aiohttp import web
 
 from workload_identity import ClientAuthenticationError
+from workload_identity.msal_applications import discreet, token_event
 
 SCOPE = "https://vault.azure.net/.default"
 OPAQUE = "planted-opaque-token"
@@ -134,3 +136,16 @@ def test_steps_and_caches_show_nothing(family: Family, pod: Pod) -> None:
     ]
 
     assert not any(token in text or assertion in text for text in shown)
+
+
+@pytest.mark.parametrize("name", ["access_token", "refresh_token", "dccess_token", "tokens"])
+def test_msal_logs_no_token(caplog: pytest.LogCaptureFixture, name: str) -> None:
+    """Its caches write to the debug log what they take in, unless they know its name: they get no more."""
+    answer = {"token_type": "Bearer", "expires_in": 3600, name: OPAQUE}
+    cache = discreet(msal.TokenCache())
+
+    with caplog.at_level(logging.DEBUG):
+        cache.add(token_event("https://login.microsoftonline.com", "tenant", "client", (SCOPE,), answer))
+
+    assert '"expires_in": 3600' in caplog.text
+    assert OPAQUE not in caplog.text

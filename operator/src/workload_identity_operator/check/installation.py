@@ -79,7 +79,7 @@ class Release:
     @property
     def configuration_name(self) -> str:
         """What its MutatingWebhookConfiguration is called, or should be."""
-        return contract.CONFIGURATION_PREFIX + self.name
+        return _configuration_name(self.name)
 
     @property
     def webhook(self) -> Json | None:
@@ -129,13 +129,17 @@ def _namespace_of(kind: str, found: Json) -> str:
     return annotations_of(found).get("meta.helm.sh/release-namespace", "")
 
 
+def _configuration_name(release: str) -> str:
+    return contract.CONFIGURATION_PREFIX + release
+
+
 def releases_of(cluster: Cluster, flags_of: FlagsOf) -> list[Release]:
     """Return the releases of ours."""
     return [_release(cluster, name, namespace, flags_of) for name, namespace in names_of_releases(cluster)]
 
 
 def _release(cluster: Cluster, name: str, namespace: str, flags_of: FlagsOf) -> Release:
-    configuration = cluster.one(MWC, contract.CONFIGURATION_PREFIX + name)
+    configuration = cluster.one(MWC, _configuration_name(name))
     deployment = cluster.one("Deployment", name, namespace)
     policy = cluster.one(POLICY, name) or _declared_policy(cluster, name, namespace)
     settings, faults = None, tuple[str, ...]()
@@ -184,9 +188,10 @@ def _gathered(cluster: Cluster, name: str) -> Settings | None:
         for probe in cluster.probes
         for token in _tokens(probe)
     )
+    ours = _configuration_name(name)
     for wiring in cluster.all("PodWiring"):
         spec = wiring.get("spec") or {}
-        if annotations_of(wiring).get(contract.POD_WIRING_KEEPER, name) == name and "tenantID" in spec:
+        if annotations_of(wiring).get(contract.POD_WIRING_KEEPER, ours) == ours and "tenantID" in spec:
             known = spec["tenantID"], spec.get("authorityHost", ""), spec.get("audience", "")
             return _settings(*known, legacy=legacy)
     for probe in cluster.probes:
