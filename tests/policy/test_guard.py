@@ -7,6 +7,7 @@ import pytest
 
 from testkit.control_plane import ControlPlane
 from testkit.installation import free_port, install_chart
+from testkit.neighbours import other_webhook
 from testkit.processes import ProcessFailed
 from testkit.workloads import LABELS, Namespace, eventually, fresh_namespace, pod
 from workload_identity_operator import contract
@@ -55,6 +56,17 @@ def test_unwired_pod_is_refused(guarded: Namespace) -> None:
         create(guarded, containers)
 
     assert contract.USE_LABEL in str(refusal.value)
+
+
+def test_container_added_to_a_wired_pod_is_refused(guarded: Namespace) -> None:
+    """API servers do not ask again who had nothing to do: what a later webhook adds is seen here."""
+    sidecar = {"op": "add", "path": "/spec/containers/-", "value": {"name": "sidecar", "image": "x"}}
+
+    with (
+        other_webhook(guarded, [sidecar], "later"),
+        pytest.raises(ProcessFailed, match="container sidecar;"),
+    ):
+        create(guarded, [{"name": "app", "image": "x", "env": TOKEN_FILE}])
 
 
 def test_init_containers_count(guarded: Namespace) -> None:

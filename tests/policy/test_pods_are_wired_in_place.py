@@ -232,6 +232,18 @@ def test_container_that_a_later_webhook_adds(inside: Namespace, labels: Mapping[
     assert ours(stored) == [contract.POLICY_VOLUME]
 
 
+def test_container_added_to_a_pod_that_was_wired_before(inside: Namespace) -> None:
+    """Who had nothing to do at first is not asked again: that one is left to the audit and the guard."""
+    known(inside)
+    wired = inside.create(pod("first", "billing"))
+
+    with other_webhook(inside, [SIDECAR], "later"):
+        stored = inside.create(pod("second", "billing", spec=wired["spec"]))
+
+    assert env_of(stored) == WIRED
+    assert env_of(stored, "sidecar") == {}
+
+
 # Whom the webhook is asked about must never break a pod.
 
 
