@@ -333,7 +333,7 @@ def test_who_wires(render: Render, engine: str, served: str, rendered_there: boo
 
 
 def test_the_policy_is_bound_to_the_operators_tables(render: Render) -> None:
-    """To the PodWiring of the name that the operator writes; what it cannot judge goes on to the webhook."""
+    """To the one PodWiring of the pod's namespace; what it cannot judge goes on to the webhook."""
     objects = render({"engine": "policy"})
     definition = objects["CustomResourceDefinition"]
     group, version = contract.POD_WIRING_API.split("/")
@@ -342,7 +342,7 @@ def test_the_policy_is_bound_to_the_operators_tables(render: Render) -> None:
     assert policy(objects)["failurePolicy"] == "Ignore"
     assert objects["MutatingAdmissionPolicyBinding"]["spec"] == {
         "policyName": objects["MutatingAdmissionPolicy"]["metadata"]["name"],
-        "paramRef": {"name": contract.POD_WIRING_NAME, "parameterNotFoundAction": "Allow"},
+        "paramRef": {"selector": {}, "parameterNotFoundAction": "Allow"},
     }
     assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert (definition["spec"]["group"], definition["spec"]["names"]["plural"]) == (

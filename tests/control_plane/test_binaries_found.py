@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from testkit import binaries
-from testkit.binaries import KUBERNETES, PROGRAMS, BinariesMissing, cache, explain, find, staging
+from testkit.binaries import (
+    PROGRAMS,
+    BinariesMissing,
+    cache,
+    explain,
+    find,
+    kubernetes,
+    staging,
+)
 
 FAKE_GO = """#!/bin/sh
 echo "$@" >> "$GO_CALLS"
@@ -87,7 +95,10 @@ def test_missing_go_is_told(tmp_path: Path) -> None:
 
     first, rest = told.split("\n", 1)
     assert process.returncode == 1
-    assert "kube-apiserver v1.36.3 is not there and cannot be built. Go is not on the PATH." in first
+    assert (
+        f"kube-apiserver {kubernetes('').version} is not there and cannot be built. Go is not on the PATH."
+        in first
+    )
     assert "Install Go 1.26 or later (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder" in first
     assert rest.startswith("`go list")
     assert "Traceback" not in rest
@@ -117,9 +128,10 @@ def test_staging_modules_are_replaced(tmp_path: Path) -> None:
         process.communicate()
 
     go_mod = (tmp_path / "calls.k8s.io-kubernetes").read_text()
-    assert "require k8s.io/kubernetes v1.36.3" in go_mod
+    version = kubernetes("").version
+    assert f"require k8s.io/kubernetes {version}" in go_mod
     assert [line for line in go_mod.splitlines() if line.startswith("replace")] == [
-        "replace k8s.io/api => k8s.io/api v0.36.3"
+        f"replace k8s.io/api => k8s.io/api v0{version.removeprefix('v1')}"
     ]
 
 
@@ -159,10 +171,14 @@ def test_failed_builds_say_what_to_do(said: str, cure: str) -> None:
     assert said == rest
 
 
-def test_versions_are_stamped_alike() -> None:
-    """The version a program reports is the one of its module."""
-    stamps = dict(stamp.rsplit(".", 1)[-1].split("=") for stamp in KUBERNETES.stamps[1:])
+@pytest.mark.parametrize(
+    ("wanted", "version", "minor"), [("", "v1.36.3", "36"), ("v1.37.2", "v1.37.2", "37")]
+)
+def test_versions_are_stamped_alike(wanted: str, version: str, minor: str) -> None:
+    """Kubernetes' programs say of which version they are: the one wished for, else the usual one."""
+    module = kubernetes(wanted)
+    stamps = dict(stamp.rsplit("/", 1)[1].removeprefix("version.").split("=") for stamp in module.stamps)
 
-    assert f"v{stamps['gitMajor']}.{stamps['gitMinor']}" == KUBERNETES.version.rsplit(".", 1)[0]
-    assert KUBERNETES.stamps[0].endswith(f"={KUBERNETES.version}")
+    assert module.version == version
+    assert stamps == {"gitVersion": version, "gitMajor": "1", "gitMinor": minor}
     assert binaries.GO.count(".") == 1

@@ -135,8 +135,8 @@ def broken(policy: dict[str, Any]) -> None:
 
 
 def other_parameter(binding: dict[str, Any]) -> None:
-    """Have the policy read what is not there."""
-    binding["spec"]["paramRef"]["name"] = "another"
+    """Have the policy read what is not there, in a field that ours and applying ours alike leave out."""
+    binding["spec"]["paramRef"] = {"name": "another", "parameterNotFoundAction": "Allow"}
 
 
 def edit(plane: ControlPlane, kind: str, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def test_left_alone(served: Served, inside: Namespace) -> None:
     edit(served.plane, BINDING, lambda one: one["spec"].pop("matchResources"))
     assert binding is not None
     assert policy is not None
-    assert binding["spec"]["paramRef"]["name"] == contract.POD_WIRING_NAME
+    assert binding["spec"]["paramRef"] == {"selector": {}, "parameterNotFoundAction": "Allow"}
     assert binding["spec"]["matchResources"]["namespaceSelector"] == selector["namespaceSelector"]
     assert policy["metadata"]["annotations"]["note"] == "mine"
     assert repairs(served, POLICY) == 0

@@ -3,6 +3,7 @@
 Looked for in this order: the folder `KUBEBUILDER_ASSETS` names (those it has), our cache
 (`${XDG_CACHE_HOME:-~/.cache}/workload-identity-operator/bin/<name>-<version>`), and else built once
 from their Go modules into that cache. What is on the PATH is not used: its version is anybody's guess.
+Kubernetes' own are of the version that `TESTKIT_KUBERNETES` names, such as v1.37.2, or of the usual one.
 """
 
 import errno
@@ -61,12 +62,16 @@ class Binary:
     origin: str
 
 
-_VERSION = "k8s.io/component-base/version"
-KUBERNETES: Final = Module(
-    "k8s.io/kubernetes",
-    "v1.36.3",
-    (f"{_VERSION}.gitVersion=v1.36.3", f"{_VERSION}.gitMajor=1", f"{_VERSION}.gitMinor=36"),
-)
+def kubernetes(version: str) -> Module:
+    """Return Kubernetes of a version; "" is the usual one."""
+    version = version or "v1.36.3"
+    major, minor, *_ = [*version.removeprefix("v").split("."), ""]
+    stamped = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    stamps = tuple(f"k8s.io/component-base/version.{name}={value}" for name, value in stamped.items())
+    return Module("k8s.io/kubernetes", version, stamps)
+
+
+KUBERNETES: Final = kubernetes(os.environ.get("TESTKIT_KUBERNETES", ""))
 ETCD: Final = Module("go.etcd.io/etcd/server/v3", "v3.7.3")
 COREDNS: Final = Module("github.com/coredns/coredns", "v1.15.0")
 HELM: Final = Module("helm.sh/helm/v4", "v4.3.1")
