@@ -120,8 +120,9 @@ def pods_all_along(inside: Namespace) -> Iterator[list[dict[str, Any]]]:
 
 def wrong_audience(policy: dict[str, Any]) -> None:
     """Have the policy ask for tokens that nobody trusts."""
-    (sources,) = (one for one in policy["spec"]["variables"] if one["name"] == "sources")
-    sources["expression"] = sources["expression"].replace("params.spec.audience", '"api://wrong"')
+    (mutation,) = policy["spec"]["mutations"]
+    changed = mutation["jsonPatch"]["expression"].replace("params.spec.audience", '"api://wrong"')
+    mutation["jsonPatch"]["expression"] = changed
 
 
 def added_condition(policy: dict[str, Any]) -> None:
@@ -177,7 +178,7 @@ def test_deleted(served: Served, inside: Namespace, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "change", "field"),
     [
-        (POLICY, wrong_audience, "variables"),
+        (POLICY, wrong_audience, "mutations"),
         (POLICY, added_condition, "matchConditions"),
         (POLICY, broken, "matchConditions"),
         (BINDING, other_parameter, "paramRef"),
