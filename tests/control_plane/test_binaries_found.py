@@ -43,9 +43,9 @@ def program(folder: Path, name: str, script: str = "#!/bin/sh\n") -> Path:
     return path
 
 
-def make_all(path: str, tmp_path: Path) -> "subprocess.Popen[str]":
+def make_all(path: str, tmp_path: Path, **more: str) -> "subprocess.Popen[str]":
     """Run `python -m testkit.binaries` with an empty cache and this PATH."""
-    env = {"PATH": path, "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    env = {"PATH": path, "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path), **more}
     return subprocess.Popen(
         [sys.executable, "-m", "testkit.binaries"],
         env=env | {"GO_CALLS": str(tmp_path / "calls")},
@@ -95,14 +95,23 @@ def test_missing_go_is_told(tmp_path: Path) -> None:
 
     first, rest = told.split("\n", 1)
     assert process.returncode == 1
-    assert (
-        f"kube-apiserver {kubernetes('').version} is not there and cannot be built. Go is not on the PATH."
-        in first
-    )
+    assert "kube-apiserver v1.36.3 is not there and cannot be built. Go is not on the PATH." in first
     assert "Install Go 1.26 or later (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder" in first
     assert rest.startswith("`go list")
     assert "Traceback" not in rest
     assert [left.name for left in (tmp_path / "cache/workload-identity-operator/bin").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("wanted", ["1.37.2", "v1.37", "latest"])
+def test_a_version_that_is_none_is_told(tmp_path: Path, wanted: str) -> None:
+    """Go would take some of these for a question, and nobody could tell later what was built."""
+    with make_all("/nonexistent", tmp_path, TESTKIT_KUBERNETES=wanted) as process:
+        _, told = process.communicate()
+
+    assert process.returncode == 1
+    assert told == (
+        f"TESTKIT_KUBERNETES is {wanted!r}, which is no version such as v1.37.2: correct or unset it.\n"
+    )
 
 
 def test_two_processes_build_once(tmp_path: Path) -> None:
@@ -128,10 +137,9 @@ def test_staging_modules_are_replaced(tmp_path: Path) -> None:
         process.communicate()
 
     go_mod = (tmp_path / "calls.k8s.io-kubernetes").read_text()
-    version = kubernetes("").version
-    assert f"require k8s.io/kubernetes {version}" in go_mod
+    assert "require k8s.io/kubernetes v1.36.3" in go_mod
     assert [line for line in go_mod.splitlines() if line.startswith("replace")] == [
-        f"replace k8s.io/api => k8s.io/api v0{version.removeprefix('v1')}"
+        "replace k8s.io/api => k8s.io/api v0.36.3"
     ]
 
 

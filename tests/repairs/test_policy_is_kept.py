@@ -136,7 +136,7 @@ def broken(policy: dict[str, Any]) -> None:
 
 
 def other_parameter(binding: dict[str, Any]) -> None:
-    """Have the policy read what is not there, in a field that ours and applying ours alike leave out."""
+    """Have the policy read what is not there, by a field that applying ours does not take away."""
     binding["spec"]["paramRef"] = {"name": "another", "parameterNotFoundAction": "Allow"}
 
 

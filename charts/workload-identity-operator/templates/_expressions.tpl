@@ -48,7 +48,7 @@ object.spec.serviceAccountName in params.spec.identities &&
     !c.?volumeMounts.orValue([]).exists(m, m.mountPath == "{{ $facts.basePath }}"))) &&
 {{- if eq .Values.selection "serviceAccount" }}
 (object.metadata.?labels[?"{{ $facts.prefix }}use"].orValue("") == "true" ||
-  has(params.spec.identities[object.spec.serviceAccountName].clientID)) &&
+  has({{ include "workload-identity-operator.identity" . }}.clientID)) &&
 {{- end }}
 (!has(object.metadata.annotations) || (
   !("{{ $facts.mirrorPod }}" in object.metadata.annotations) &&
@@ -125,9 +125,9 @@ first container gets all of env, that of the others is a copy: to make JSON of C
 */}}
 {{- define "workload-identity-operator.patches" -}}
 {{- $facts := include "workload-identity-operator.facts" .root | fromYaml -}}
-{{- $skipped := printf "object.metadata.annotations[?\"%sskip-containers\"].orValue(\"\").split(\";\")" $facts.prefix -}}
+{{- $wanted := printf "!has(object.metadata.annotations) || !(%%s.name in object.metadata.annotations[?\"%sskip-containers\"].orValue(\"\").split(\";\"))" $facts.prefix -}}
 {{- $mount := include "workload-identity-operator.mount" .root -}}
-object.spec.{{ .kind }}.transformList(i, c, !has(object.metadata.annotations) || !(c.name in {{ $skipped }}),
+object.spec.{{ .kind }}.transformList(i, c, {{ printf $wanted "c" }},
   (has(c.env)
     ? variables.env.filter(e, !c.env.exists(x, x.name == e.name)).map(e,
         JSONPatch{op: "add", path: "/spec/{{ .kind }}/" + string(i) + "/env/-", value: e})
@@ -135,7 +135,7 @@ object.spec.{{ .kind }}.transformList(i, c, !has(object.metadata.annotations) ||
       ? JSONPatch{op: "add", path: "/spec/containers/0/env", value:
           {{- include "workload-identity-operator.env" .root | nindent 10 }} }
       : {{ end }}!has(object.spec.containers[0].env) &&
-          (!has(object.metadata.annotations) || !(object.spec.containers[0].name in {{ $skipped }}))
+          ({{ printf $wanted "object.spec.containers[0]" }})
       ? JSONPatch{op: "copy", from: "/spec/containers/0/env", path: "/spec/{{ .kind }}/" + string(i) + "/env"}
       : JSONPatch{op: "add", path: "/spec/{{ .kind }}/" + string(i) + "/env", value: variables.env}]) +
   (has(c.volumeMounts)

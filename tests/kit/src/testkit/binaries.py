@@ -65,7 +65,8 @@ class Binary:
 def kubernetes(version: str) -> Module:
     """Return Kubernetes of a version; "" is the usual one."""
     version = version or "v1.36.3"
-    major, minor, *_ = [*version.removeprefix("v").split("."), ""]
+    major, _, rest = version.removeprefix("v").partition(".")
+    minor = rest.partition(".")[0]
     stamped = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     stamps = tuple(f"k8s.io/component-base/version.{name}={value}" for name, value in stamped.items())
     return Module("k8s.io/kubernetes", version, stamps)
@@ -123,8 +124,12 @@ def find(program: Program) -> Binary | None:
     """Return the program if it is there.
 
     Raises:
-        BinariesMissing: `KUBEBUILDER_ASSETS` names something that is no folder.
+        BinariesMissing: `KUBEBUILDER_ASSETS` names no folder, or `TESTKIT_KUBERNETES` no version.
     """
+    if not re.fullmatch(r"v1\.\d+\.\d+(-[\w.]+)?", version := KUBERNETES.version):
+        raise BinariesMissing(
+            f"TESTKIT_KUBERNETES is {version!r}, which is no version such as v1.37.2: correct or unset it."
+        )
     if assets := os.environ.get("KUBEBUILDER_ASSETS"):
         if not Path(assets).is_dir():
             raise BinariesMissing(
