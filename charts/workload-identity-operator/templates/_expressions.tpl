@@ -121,7 +121,8 @@ params.spec.identities[object.spec.serviceAccountName]
 
 {{/*
 Of a pod: the patches of its containers or its initContainers, given as kind; root is the chart's context. Where the
-first container gets all of env, that of the others is a copy: to make JSON of CEL costs many times that.
+first container gets all of env, that of the others is a copy: to make JSON of CEL costs many times that. Of a
+container's own variables only those of Azure's can be ours: where it has none, each is looked at once.
 */}}
 {{- define "workload-identity-operator.patches" -}}
 {{- $facts := include "workload-identity-operator.facts" .root | fromYaml -}}
@@ -129,7 +130,9 @@ first container gets all of env, that of the others is a copy: to make JSON of C
 {{- $mount := include "workload-identity-operator.mount" .root -}}
 object.spec.{{ .kind }}.transformList(i, c, {{ printf $wanted "c" }},
   (has(c.env)
-    ? variables.env.filter(e, !c.env.exists(x, x.name == e.name)).map(e,
+    ? (c.env.exists(x, x.name.startsWith("AZURE_"))
+        ? variables.env.filter(e, !c.env.exists(x, x.name == e.name))
+        : variables.env).map(e,
         JSONPatch{op: "add", path: "/spec/{{ .kind }}/" + string(i) + "/env/-", value: e})
     : [{{ if eq .kind "containers" }}i == 0
       ? JSONPatch{op: "add", path: "/spec/containers/0/env", value:
