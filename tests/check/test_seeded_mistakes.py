@@ -6,7 +6,7 @@ A seed is a function that makes one mistake in a real cluster; its row of the ta
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -22,7 +22,6 @@ from testkit.neighbours import installed, peer_configuration
 from testkit.workloads import CLIENT, LABELS, eventually
 from workload_identity_operator import contract
 from workload_identity_operator.certificates import issue
-from workload_identity_operator.check.gathering import Refused
 from workload_identity_operator.check.terminal import show
 
 Plant: TypeAlias = Callable[[Patient, Place], AbstractContextManager[None] | None]
@@ -359,23 +358,6 @@ def _(_: Patient, place: Place) -> None:
 def _(patient: Patient, place: Place) -> None:
     labels = {"control-plane": "true"}
     patient.edit("Namespace", place.name, "", lambda found: found["metadata"]["labels"].update(labels))
-
-
-@seed(OUTSIDE, "podwiring-anothers", "PodWiring {}/workload-identity")
-def _(_: Patient, place: Place) -> None:
-    note = {contract.POD_WIRING_KEEPER: "another"}
-
-    def keep() -> bool:
-        with suppress(Refused):  # not made yet, or just changed by the operator
-            place.edit(
-                "PodWiring",
-                contract.POD_WIRING_NAME,
-                lambda found: found["metadata"].update(annotations=note),
-            )
-            return True
-        return False
-
-    eventually(keep)
 
 
 # The installation, where the operator is outside.

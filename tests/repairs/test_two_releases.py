@@ -1,4 +1,4 @@
-"""Two releases whose settings differ: the second leaves the first one's PodWirings alone, and says so."""
+"""Two releases: the second leaves the first one's PodWirings alone, and says so where its settings differ."""
 
 import json
 import time
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from testkit.ailments import patient_of
 from testkit.control_plane import ControlPlane
 from testkit.installation import (
     CONFIGURATION,
@@ -56,6 +57,39 @@ def tenant_of(inside: Namespace) -> str:
     return str(table(inside).get("spec", {}).get("tenantID", ""))
 
 
+def keeper_of(inside: Namespace) -> str:
+    """Return who keeps the namespace's PodWiring."""
+    return str(table(inside)["metadata"]["annotations"][contract.POD_WIRING_KEEPER])
+
+
+def test_table_of_a_release_that_is_gone_is_taken_over(inside: Namespace) -> None:
+    """It says who keeps it now, though it holds what it held: whoever looks finds nobody missing."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    eventually(lambda: table(inside))
+    before = table(inside)["metadata"]["generation"]
+    note = json.dumps({"metadata": {"annotations": {contract.POD_WIRING_KEEPER: "gone"}}})
+
+    inside.kubectl("patch", "pw", contract.POD_WIRING_NAME, "--type=merge", f"--patch={note}")
+
+    eventually(lambda: keeper_of(inside) == CONFIGURATION)
+    assert table(inside)["metadata"]["generation"] == before
+
+
+def test_second_release_with_the_same_settings_writes_nothing(served: Served, inside: Namespace) -> None:
+    """The table stays the first one's; nobody is warned, for nothing differs."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    tenant = eventually(lambda: tenant_of(inside))
+
+    with second_release(served.plane, tenant) as second:
+        eventually(lambda: "PodWirings are kept" in second.child.log.read_text())
+        generation = table(inside)["metadata"]["generation"]
+        for _ in range(14):  # longer than either of them thinks about what the other wrote
+            time.sleep(0.5)
+            assert keeper_of(inside) == CONFIGURATION
+        assert table(inside)["metadata"]["generation"] == generation
+        assert KEPT not in second.child.log.read_text()
+
+
 def test_second_release_leaves_the_tables_alone(served: Served, inside: Namespace) -> None:
     """They stay the first one's, edits put right, until it is gone; then they are the second one's."""
     inside.account("billing", {contract.CLIENT_ID: CLIENT})
@@ -75,7 +109,9 @@ def test_second_release_leaves_the_tables_alone(served: Served, inside: Namespac
         inside.kubectl("patch", "pw", contract.POD_WIRING_NAME, "--type=merge", patch)
         eventually(lambda: tenant_of(inside) == first)
         assert log.read_text().count(KEPT) == 1
+        found = patient_of(served.plane, probe=False, offline=True).told()
+        assert ("podwiring-anothers", f"PodWiring {inside.name}/{contract.POD_WIRING_NAME}") in found
 
         served.plane.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
         eventually(lambda: tenant_of(inside) == "another.example.com", within=60)
-        assert table(inside)["metadata"]["annotations"][contract.POD_WIRING_KEEPER] == KEEPER
+        assert keeper_of(inside) == KEEPER

@@ -78,6 +78,7 @@ class PodWirings:
         self._said = ""
         self._faults: dict[str, int] = {}
         self._others: dict[str, float] = {}
+        self._told: set[str] = set()
         self._left: set[str] = set()
         self._pods: dict[str, Mapping[str, int]] = {}
 
@@ -224,13 +225,16 @@ class PodWirings:
                 await self._api.delete_pod_wiring(namespace)
                 self._stored.pop(namespace, None)
             return
-        if held is None or held.spec != _digest(wanted.spec):
-            if held and await self._is_anothers(namespace, held.keeper):
-                self._leave(namespace)
-                return
-            keeper = self._settings.webhook_configuration
-            held = _held(await self._api.apply_pod_wiring(namespace, wanted.spec, keeper))
-            self._stored[namespace] = held
+        digest, ours = _digest(wanted.spec), self._settings.webhook_configuration
+        if held is None or (held.spec, held.keeper) != (digest, ours):
+            # Whoever may not look takes over only what is wrong: two of them would do so for ever.
+            if held and await self._is_anothers(held.keeper, unless_known=held.spec == digest):
+                if held.spec != digest:
+                    self._leave(namespace, held.keeper)
+                    return
+            else:
+                held = _held(await self._api.apply_pod_wiring(namespace, wanted.spec, ours))
+                self._stored[namespace] = held
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         status = status_of(wanted, held.generation, held.status, now)
         if held.status != status:
@@ -240,8 +244,17 @@ class PodWirings:
         if pods is not None and held.pods != pods:
             self._stored[namespace] = _held(await self._api.apply_audit(namespace, pods))
 
-    def _leave(self, namespace: str) -> None:
-        """Look again later whether whoever keeps a PodWiring is still there."""
+    def _leave(self, namespace: str, keeper: str) -> None:
+        """Say once of whoever keeps it that it does, and look again later whether it is still there."""
+        if keeper not in self._told:
+            self._told.add(keeper)
+            _log.warning(
+                "PodWirings, such as that of namespace %s, are kept by the release of "
+                "MutatingWebhookConfiguration %s with settings other than ours, and left to it: give both "
+                "the same tenant, authority host and audience, or uninstall one",
+                namespace,
+                keeper,
+            )
         if namespace not in self._left:
             self._left.add(namespace)
             asyncio.get_running_loop().call_later(THERE_FOR, self._reconsider, namespace)
@@ -250,8 +263,8 @@ class PodWirings:
         self._left.discard(namespace)
         self.changed(namespace)
 
-    async def _is_anothers(self, namespace: str, keeper: str) -> bool:
-        """Whether another release keeps a PodWiring, and is still there; that is said once of each."""
+    async def _is_anothers(self, keeper: str, *, unless_known: bool) -> bool:
+        """Whether another release keeps a PodWiring, and is still there; as given where we may not look."""
         if keeper in {"", self._settings.webhook_configuration} or not is_object_name(keeper):
             return False
         now = asyncio.get_running_loop().time()
@@ -261,20 +274,13 @@ class PodWirings:
             found = await self._api.webhook_configuration(keeper)
         except ApiError as error:
             if error.status == FORBIDDEN:
-                return False
+                return unless_known
             raise
         webhooks = (found or {}).get("webhooks") or ()
         if not any(webhook["name"] == contract.WEBHOOK_NAME for webhook in webhooks):
             self._others.pop(keeper, None)
+            self._told.discard(keeper)
             return False
-        if keeper not in self._others:
-            _log.warning(
-                "PodWirings, such as that of namespace %s, are kept by the release of "
-                "MutatingWebhookConfiguration %s with settings other than ours, and left to it: give both "
-                "the same tenant, authority host and audience, or uninstall one",
-                namespace,
-                keeper,
-            )
         self._others[keeper] = now
         return True
 
