@@ -66,7 +66,8 @@ async def admit(
         metadata = mapping(pod.get("metadata"), "metadata")
         labels = texts(metadata, "labels", "metadata")
         annotations = texts(metadata, "annotations", "metadata")
-        shown = text(metadata, "name", "metadata") or text(metadata, "generateName", "metadata")
+        name, prefix = (text(metadata, key, "metadata") for key in ("name", "generateName"))
+        shown = name or prefix
         if contract.MIRROR_POD in annotations:
             warnings = [_MIRROR_POD] if opted_in else []
             return Answer(reviews.allowed(review, warnings=warnings), "unchanged", "", shown)
@@ -134,7 +135,11 @@ def _concerns_us(review: Review) -> bool:
 def _pod_of(review: Review) -> Json:
     if review.pod is None:
         raise PodRefused("request.object: wanted a Pod, found nothing to decode")
-    return mapping(review.pod, "request.object")
+    pod = mapping(review.pod, "request.object")
+    version, kind = (text(pod, key, "request.object") for key in ("apiVersion", "kind"))
+    if version not in {"", "v1"} or kind not in {"", "Pod"}:
+        raise PodRefused(f"request.object: wanted a Pod of v1, found {quoted(kind)} of {quoted(version)}")
+    return pod
 
 
 async def _account(namespace: str, name: str, accounts: Accounts) -> Annotations | None:
