@@ -59,7 +59,10 @@ def abandoned() -> Iterator[Namespace]:
             together(lambda number: create_account(inside, number), IDENTITIES)
             inside.account("unknown", {})
             eventually(
-                lambda: len(inside.get("podwiring", "workload-identity")["spec"]["identities"]) == IDENTITIES
+                lambda: (
+                    [len(one["spec"]["identities"]) for one in inside.get("podwirings")["items"]]
+                    == [IDENTITIES]
+                )
             )
             known(inside)  # the last one, so who has that has all
             served.operator.child.end(grace=0)
