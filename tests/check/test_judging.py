@@ -11,7 +11,7 @@ from workload_identity_operator.certificates import issue
 from workload_identity_operator.check.certificate import certificate_faults
 from workload_identity_operator.check.cluster import Cluster, Fetched, Probe
 from workload_identity_operator.check.findings import Finding, Object
-from workload_identity_operator.check.installation import MWC, releases_of
+from workload_identity_operator.check.installation import MWC, POLICY, releases_of
 from workload_identity_operator.check.issuer import issuer_findings, why_not_public
 from workload_identity_operator.check.report import report_on, without_consequences
 
@@ -105,6 +105,29 @@ def test_what_entra_says_of_the_tenant(answer: dict[str, Any] | None, codes: set
     found = {one.code for one in report_on(cluster, releases_of(cluster, flags_of)).findings}
 
     assert found & {"tenant-unknown"} == codes
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [(False, 'kept by "azure-other", which is not there'), (True, 'kept by "azure-other"')],
+)
+def test_who_keeps_a_podwiring(there: bool, found: str) -> None:
+    """Another release is told of, and whether it is there: an operator takes over from one that is not."""
+    cluster = seen()
+    objects = cluster.objects
+    objects["PodWiring"][0]["metadata"]["annotations"][contract.POD_WIRING_KEEPER] = "azure-other"
+    metadata = {"name": "billing", "namespace": "a", "annotations": {contract.CLIENT_ID: TENANT}}
+    objects["ServiceAccount"] = [{"metadata": metadata}]
+    objects[POLICY] = [{"metadata": {"name": "ours", "labels": CHART}}]
+    if there:
+        objects[MWC].append({"metadata": {"name": "azure-other", "labels": CHART}, "webhooks": []})
+
+    judged = report_on(cluster, releases_of(cluster, flags_of)).findings
+
+    told = [one for one in judged if one.code == "podwiring-anothers" and one.wanted == "kept by azure-ours"]
+    assert [(str(one.object), one.found) for one in told] == [
+        (f"PodWiring a/{contract.POD_WIRING_NAME}", found)
+    ]
 
 
 def test_a_consequence_is_not_told() -> None:
