@@ -1,5 +1,7 @@
 """Judgements by hand, of what no cluster of ours can be: other issuers, tenants, clouds."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +13,7 @@ from workload_identity_operator.certificates import issue
 from workload_identity_operator.check.certificate import certificate_faults
 from workload_identity_operator.check.cluster import Cluster, Fetched, Probe
 from workload_identity_operator.check.findings import Finding, Object
-from workload_identity_operator.check.installation import MWC, POLICY, releases_of
+from workload_identity_operator.check.installation import MWC, POLICY, Release, releases_of
 from workload_identity_operator.check.issuer import issuer_findings, why_not_public
 from workload_identity_operator.check.report import report_on, without_consequences
 
@@ -107,27 +109,56 @@ def test_what_entra_says_of_the_tenant(answer: dict[str, Any] | None, codes: set
     assert found & {"tenant-unknown"} == codes
 
 
-@pytest.mark.parametrize(
-    ("there", "found"),
-    [(False, 'kept by "azure-other", which is not there'), (True, 'kept by "azure-other"')],
-)
-def test_who_keeps_a_podwiring(there: bool, found: str) -> None:
-    """Another release is told of, and whether it is there: an operator takes over from one that is not."""
+def kept_by_another(*, there: bool) -> Cluster:
+    """Return a cluster in which another release keeps a PodWiring that holds what it should."""
     cluster = seen()
     objects = cluster.objects
     objects["PodWiring"][0]["metadata"]["annotations"][contract.POD_WIRING_KEEPER] = "azure-other"
+    identity = {"clientID": TENANT, "expirationSeconds": contract.DEFAULT_EXPIRATION}
+    objects["PodWiring"][0]["spec"]["identities"] = {"billing": identity}
     metadata = {"name": "billing", "namespace": "a", "annotations": {contract.CLIENT_ID: TENANT}}
     objects["ServiceAccount"] = [{"metadata": metadata}]
     objects[POLICY] = [{"metadata": {"name": "ours", "labels": CHART}}]
     if there:
         objects[MWC].append({"metadata": {"name": "azure-other", "labels": CHART}, "webhooks": []})
+    return cluster
 
-    judged = report_on(cluster, releases_of(cluster, flags_of)).findings
 
-    told = [one for one in judged if one.code == "podwiring-anothers" and one.wanted == "kept by azure-ours"]
-    assert [(str(one.object), one.found) for one in told] == [
-        (f"PodWiring a/{contract.POD_WIRING_NAME}", found)
+def told_of_its_keeper(cluster: Cluster, releases: Sequence[Release]) -> list[Finding]:
+    """Return what is found of that PodWiring's keeper, as our release sees it."""
+    judged = report_on(cluster, releases).findings
+    return [one for one in judged if one.code == "podwiring-anothers" and one.wanted == "kept by azure-ours"]
+
+
+@pytest.mark.parametrize(
+    ("there", "found", "change"),
+    [
+        (False, 'kept by "azure-other", which is not there', "see whether the operator runs, and its log"),
+        (True, 'kept by "azure-other"', "give both the same settings, or uninstall one"),
+    ],
+)
+def test_who_keeps_a_podwiring(there: bool, found: str, change: str) -> None:
+    """Another release is told of, and whether it is there: an operator takes over from one that is not."""
+    cluster = kept_by_another(there=there)
+
+    told = told_of_its_keeper(cluster, releases_of(cluster, flags_of))
+
+    assert [(str(one.object), one.found, one.change) for one in told] == [
+        (f"PodWiring a/{contract.POD_WIRING_NAME}", found, change)
     ]
+
+
+def test_who_keeps_a_podwiring_with_the_same_settings_does_not_matter() -> None:
+    """As long as it holds what our own release, whose settings are known for certain, would write."""
+    cluster = kept_by_another(there=True)
+    other, ours = releases_of(cluster, flags_of)
+    certain = [other, replace(ours, settings=other.settings, certain=True)]
+
+    assert told_of_its_keeper(cluster, [other, ours])
+    assert told_of_its_keeper(cluster, certain) == []
+
+    cluster.objects["PodWiring"][0]["spec"]["identities"]["billing"]["expirationSeconds"] = 7200
+    assert told_of_its_keeper(cluster, certain)
 
 
 def test_a_consequence_is_not_told() -> None:

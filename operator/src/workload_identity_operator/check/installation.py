@@ -863,24 +863,25 @@ def _wiring_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
         if stored is None:
             yield Finding("podwiring-outdated", about, "one, of the annotations", "not there", change)
             continue
+        spec = stored.get("spec") or {}
+        odd = ""
+        if release.settings:
+            compiled = compile_identities(accounts, release.settings)
+            fields = ("tenantID", "authorityHost", "audience") if release.certain else ()
+            odd = _outdated(compiled.spec if compiled else {}, spec, fields)
         keeper = annotations_of(stored).get(contract.POD_WIRING_KEEPER, release.configuration_name)
         if keeper != release.configuration_name:
-            there = "" if cluster.one(MWC, keeper) else ", which is not there"
+            if release.settings and release.certain and not odd:
+                continue  # with the same settings it does not matter whose it is
+            there = cluster.one(MWC, keeper) is not None
             yield Finding(
                 "podwiring-anothers",
                 about,
                 f"kept by {release.configuration_name}",
-                f"kept by {quoted(keeper)}{there}",
-                "give both the same settings or uninstall one; then delete the PodWiring, which is made anew",
+                f"kept by {quoted(keeper)}{'' if there else ', which is not there'}",
+                "give both the same settings, or uninstall one" if there else change,
             )
-            continue
-        spec = stored.get("spec") or {}
-        if release.settings is None:
-            continue
-        compiled = compile_identities(accounts, release.settings)
-        fields = ("tenantID", "authorityHost", "audience") if release.certain else ()
-        wanted = compiled.spec if compiled else {}
-        if odd := _outdated(wanted, spec, fields):
+        elif odd:
             yield Finding("podwiring-outdated", about, "what the annotations say", odd, change)
 
 

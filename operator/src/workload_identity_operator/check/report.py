@@ -38,7 +38,9 @@ _CAUSES: Final[Mapping[str, frozenset[str]]] = {
 }
 """What each consequence is not told beside: codes, some of them for a kind of object only."""
 
-_PASSING: Final = frozenset({"podwiring-outdated", "policy-not-in-force", "wiring-not-in-force"})
+_PASSING: Final = frozenset({
+    *("podwiring-anothers", "podwiring-outdated", "policy-not-in-force", "wiring-not-in-force"),
+})  # fmt: skip
 
 
 def report_on(cluster: Cluster, releases: Sequence[Release], pod: tuple[str, str] | None = None) -> Report:
