@@ -1,5 +1,6 @@
 """The API server wires pods by itself; the webhook is asked for the rest only."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -96,7 +97,8 @@ def test_opting_out(abandoned: Namespace) -> None:
     assert ours(stored) == []
 
 
-SIDECAR = {"op": "add", "path": "/spec/containers/0", "value": {"name": "sidecar", "image": "x"}}
+ADDED: dict[str, Any] = {"name": "sidecar", "image": "x"}
+SIDECAR = {"op": "add", "path": "/spec/containers/0", "value": ADDED}
 
 
 @pytest.mark.parametrize("mesh", ["istio-sidecar-injector", "zz-injector"])
@@ -108,6 +110,31 @@ def test_mesh_needs_nobody(abandoned: Namespace, mesh: str, labels: Mapping[str,
 
     assert env_of(stored, "sidecar") == env_of(stored, "app") == WIRED
     assert ours(stored) == [contract.POLICY_VOLUME]
+
+
+OUR_MOUNT = {"name": contract.POLICY_VOLUME, "mountPath": contract.BASE_PATH, "readOnly": True}
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        [{**SIDECAR, "value": {**ADDED, "volumeMounts": [OUR_MOUNT]}}],
+        [SIDECAR, {"op": "remove", "path": "/spec/containers/1/env"}],
+    ],
+    ids=["with the mount of another", "and takes a variable away"],
+)
+@pytest.mark.parametrize("labels", [LABELS, {}], ids=["labelled", "unlabelled"])
+def test_what_another_webhook_leaves_half_wired(
+    abandoned: Namespace, patch: list[Mapping[str, Any]], labels: Mapping[str, str]
+) -> None:
+    """Each container gets what it lacks, be it the mount or the variables."""
+    with other_webhook(abandoned, patch, "zz-injector"):
+        stored = look(abandoned, pod("web", "billing", metadata={"labels": dict(labels)}))
+
+    assert env_of(stored, "sidecar") == env_of(stored, "app") == WIRED
+    for container in stored["spec"]["containers"]:
+        paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert paths.count(contract.BASE_PATH) == 1
 
 
 def test_other_accounts_need_nobody(abandoned: Namespace) -> None:
@@ -152,6 +179,35 @@ def test_unusual_pods_are_the_webhooks(abandoned: Namespace, parts: Mapping[str,
         look(abandoned, pod("web", "billing", **parts))
 
 
+USUAL: dict[str, Mapping[str, str]] = {
+    "container to skip": {contract.SKIP_CONTAINERS: "proxy;nobody"},
+    "no proxy": {contract.INJECT_PROXY: "False"},
+    "no legacy path": {contract.LEGACY_PATH_ANNOTATION: "false"},
+    "expiration": {contract.EXPIRATION: "07200"},
+}
+
+
+@pytest.mark.parametrize("annotations", USUAL.values(), ids=USUAL)
+def test_annotated_pods_need_nobody(abandoned: Namespace, annotations: Mapping[str, str]) -> None:
+    """What the policy has done exactly as it was asked to leaves nothing for the webhook."""
+    spec = {"containers": [{"name": name, "image": "x"} for name in ("app", "proxy")]}
+    metadata = {"labels": dict(LABELS), "annotations": dict(annotations)}
+
+    stored = look(abandoned, pod("web", "billing", metadata=metadata, spec=spec))
+
+    assert env_of(stored) == WIRED
+    assert env_of(stored, "proxy") == ({} if contract.SKIP_CONTAINERS in annotations else WIRED)
+    assert ours(stored) == [contract.POLICY_VOLUME]
+
+
+def test_mirror_pods_need_nobody(abandoned: Namespace) -> None:
+    """The kubelet's copy of a static pod may use no token: whatever its label, nobody is asked."""
+    metadata = {"labels": dict(LABELS), "annotations": {contract.MIRROR_POD: "x"}}
+    manifest = pod("web", "", metadata=metadata, spec={"nodeName": "some-node"})
+
+    assert env_of(look(abandoned, manifest)) == {}
+
+
 # Beside the webhook.
 
 
@@ -164,6 +220,28 @@ def test_wired_pods_are_not_reviewed(served: Served, inside: Namespace) -> None:
 
     assert [env_of(one) for one in stored] == [WIRED] * 5
     assert reviews(served, inside) == before
+
+
+def test_pod_pasted_from_a_wired_one_and_changed(inside: Namespace) -> None:
+    """What no longer fits what it asks for is put right by the webhook, which the policy leaves it to."""
+    known(inside)
+    stored = look(inside, pod("web", "billing"))
+    fresh = {"name": "again", "labels": LABELS, "annotations": {contract.EXPIRATION: "7200"}}
+    longer = {**stored, "metadata": fresh}
+    beside = copy.deepcopy({**stored, "metadata": {**fresh, "annotations": {}}})
+    (mount,) = (
+        one
+        for one in beside["spec"]["containers"][0]["volumeMounts"]
+        if one["mountPath"] == contract.BASE_PATH
+    )
+    mount["subPath"] = "token"
+
+    volumes = {volume["name"]: volume for volume in look(inside, longer)["spec"]["volumes"]}
+    mounts = look(inside, beside)["spec"]["containers"][0]["volumeMounts"]
+
+    (source,) = volumes[contract.POLICY_VOLUME]["projected"]["sources"]
+    assert source["serviceAccountToken"]["expirationSeconds"] == 7200
+    assert [one for one in mounts if one["mountPath"] == contract.BASE_PATH] == [OUR_MOUNT]
 
 
 def test_init_containers_and_annotations(inside: Namespace) -> None:

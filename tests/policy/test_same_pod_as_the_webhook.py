@@ -172,7 +172,7 @@ def is_plain(case: Json) -> bool:
         and (label == "true" or bool(account.get(contract.CLIENT_ID)))
         and label != "false"
         and contract.MIRROR_POD not in annotations
-        and contract.PREFIX + "use-" + SUFFIX not in annotations
+        and annotations.get(contract.PREFIX + "use-" + SUFFIX, "").lower() != "true"
         and annotations.get(contract.INJECT_PROXY, "false").lower() == "false"
         and annotations.get(contract.LEGACY_PATH_ANNOTATION, "false").lower() == "false"
         and re.fullmatch("[-a-z0-9;]*", annotations.get(contract.SKIP_CONTAINERS, "")) is not None

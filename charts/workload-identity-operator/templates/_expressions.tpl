@@ -13,25 +13,53 @@ ordinary: the policy would leave pods without the label unwired, which no webhoo
 
 {{/*
 Of a pod: whether something is left to wire. An error would refuse the pod, so nothing is taken to be there:
-a list that the author left out can be absent or null. A token for somebody else's audience is none: the policy
-may have been edited a moment ago. What the policy adds is looked for first, whole, which costs less than a loop.
+a list that the author left out can be absent or null. A token for somebody else's audience is none, the policy
+may have been edited a moment ago, nor is one of another lifetime, as a pod pasted from a wired one can bring. What
+the policy adds is looked for first, whole, which costs less than a loop.
 */}}
 {{- define "workload-identity-operator.unwired" -}}
 {{- $facts := include "workload-identity-operator.facts" . | fromYaml -}}
-{{- $audiences := list (include "workload-identity-operator.audience" .) .Values.customTokenEndpoint.audience | compact -}}
+{{- $expiration := printf "object.metadata.?annotations[?\"%sservice-account-token-expiration\"]" $facts.prefix -}}
+!("{{ $facts.mirrorPod }}" in object.metadata.?annotations.orValue({})) && (
 object.spec.containers == null ||
-object.metadata.?annotations[?"{{ $facts.prefix }}inject-proxy-sidecar"].hasValue() ||
-object.metadata.?annotations[?"{{ $facts.prefix }}legacy-token-path"].hasValue() ||
+object.metadata.?annotations[?"{{ $facts.prefix }}inject-proxy-sidecar"].orValue("false").lowerAscii() != "false" ||
+object.metadata.?annotations[?"{{ $facts.prefix }}legacy-token-path"].orValue("false").lowerAscii() != "false" ||
 !object.spec.?volumes.orValue([]).exists(v,
   v.name.startsWith("{{ $facts.volumePrefix }}") && has(v.projected) && v.projected.sources != null &&
   v.projected.sources.exists(s, s.?serviceAccountToken.?path.orValue("") == "{{ $facts.tokenPath }}" &&
-    s.serviceAccountToken.?audience.orValue("") in {{ $audiences | toJson }})) ||
+    s.serviceAccountToken.?audience.orValue("") == {{ include "workload-identity-operator.wantedAudience" . }} &&
+    (!{{ $expiration }}.hasValue() ||
+      {{ $expiration }}.orValue("").matches("^[0-9]{1,18}$") &&
+      int({{ $expiration }}.orValue("")) ==
+        s.serviceAccountToken.?expirationSeconds.orValue({{ $facts.minExpiration }})))) ||
 (object.spec.containers + object.spec.?initContainers.orValue([])).exists(c,
-  !({{ include "workload-identity-operator.tokenFile" . }} in c.?env.orValue([]) ||
-    c.?env.orValue([]).exists(e, e.name == "{{ $facts.tokenFileVariable }}")) ||
+  (!{{ include "workload-identity-operator.hasTokenFile" . }} ||
   !({{ include "workload-identity-operator.mount" . }} in c.?volumeMounts.orValue([]) ||
     c.?volumeMounts.orValue([]).exists(m, m.name.startsWith("{{ $facts.volumePrefix }}") &&
-      (m.mountPath == "{{ $facts.basePath }}" || m.mountPath.startsWith("{{ $facts.basePath }}/")))))
+      (m.mountPath == "{{ $facts.basePath }}" && m.?subPath.orValue("") == "" ||
+        m.mountPath.startsWith("{{ $facts.basePath }}/"))))) &&
+  !(c.name in object.metadata.?annotations[?"{{ $facts.prefix }}skip-containers"].orValue("").split(";"))))
+{{- end -}}
+
+{{/* Of a pod: the audience of its token. */}}
+{{- define "workload-identity-operator.wantedAudience" -}}
+{{- $facts := include "workload-identity-operator.facts" . | fromYaml -}}
+{{- $audience := include "workload-identity-operator.audience" . | quote -}}
+{{- with .Values.customTokenEndpoint -}}
+{{- if .annotationSuffix -}}
+(object.metadata.?annotations[?"{{ $facts.prefix }}use-{{ .annotationSuffix }}"].orValue("").lowerAscii() == "true"
+  ? {{ .audience | quote }} : {{ $audience }})
+{{- else -}}
+{{ $audience }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Of a container c: whether it knows where the token is. */}}
+{{- define "workload-identity-operator.hasTokenFile" -}}
+{{- $facts := include "workload-identity-operator.facts" . | fromYaml -}}
+({{ include "workload-identity-operator.tokenFile" . }} in c.?env.orValue([]) ||
+    c.?env.orValue([]).exists(e, e.name == "{{ $facts.tokenFileVariable }}"))
 {{- end -}}
 
 {{/*
@@ -45,7 +73,8 @@ object.spec.serviceAccountName in params.spec.identities &&
 {{- /* On the second call, after a webhook's change, mostly nothing is left to do. */}}
 (!object.spec.?volumes.orValue([]).exists(v, v.name == "{{ $facts.policyVolume }}") ||
   (object.spec.containers + object.spec.?initContainers.orValue([])).exists(c,
-    !c.?volumeMounts.orValue([]).exists(m, m.mountPath == "{{ $facts.basePath }}"))) &&
+    !c.?volumeMounts.orValue([]).exists(m, m.mountPath == "{{ $facts.basePath }}") ||
+    !{{ include "workload-identity-operator.hasTokenFile" . }})) &&
 {{- if eq .Values.selection "serviceAccount" }}
 (object.metadata.?labels[?"{{ $facts.prefix }}use"].orValue("") == "true" ||
   has({{ include "workload-identity-operator.identity" . }}.clientID)) &&
@@ -53,7 +82,7 @@ object.spec.serviceAccountName in params.spec.identities &&
 (!has(object.metadata.annotations) || (
   !("{{ $facts.mirrorPod }}" in object.metadata.annotations) &&
   {{- with .Values.customTokenEndpoint.annotationSuffix }}
-  !("{{ $facts.prefix }}use-{{ . }}" in object.metadata.annotations) &&
+  object.metadata.annotations[?"{{ $facts.prefix }}use-{{ . }}"].orValue("").lowerAscii() != "true" &&
   {{- end }}
   object.metadata.annotations[?"{{ $facts.prefix }}inject-proxy-sidecar"].orValue("false").lowerAscii() == "false" &&
   object.metadata.annotations[?"{{ $facts.prefix }}legacy-token-path"].orValue("false").lowerAscii() == "false" &&
