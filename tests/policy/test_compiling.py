@@ -103,6 +103,15 @@ def test_what_does_not_fit_stays_out_by_name() -> None:
     assert "900000 bytes" in found.left_out["c"]
 
 
+@pytest.mark.parametrize("character", ["<", ">", "&", "\u2028", "é"])
+def test_characters_count_as_api_servers_write_them(character: str) -> None:
+    """Six bytes each, where a table that is too long could never be stored, and the former one stayed."""
+    found = compiled({"a": {contract.CLIENT_ID: character * 160_000}, "b": {contract.CLIENT_ID: CLIENT}})
+
+    assert found.spec["identities"].keys() == {"b"}
+    assert found.truncated
+
+
 def test_status_tells_counts_conditions_and_the_first_problems() -> None:
     """However many are left out, a status names no more than so many of them."""
     accounts = {f"sa-{number:02}": {contract.EXPIRATION: "1h"} for number in range(30)}

@@ -1,6 +1,9 @@
 """The operator keeps each namespace's PodWiring what its ServiceAccounts say, whoever else touches it."""
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -164,3 +167,42 @@ def test_largest_table_is_stored(inside: Namespace) -> None:
 
     assert list(found["spec"]["identities"]) == ["sa-0", "sa-1", "sa-2", "sa-3"]
     assert {one["type"]: one["status"] for one in found["status"]["conditions"]}["Truncated"] == "True"
+
+
+@contextmanager
+def nothing_is_taken(inside: Namespace) -> Iterator[None]:
+    """Have the API server call every PodWiring of the namespace invalid."""
+    name = f"no-podwirings-{inside.name}"
+    group = "admissionregistration.k8s.io/v1"
+    rule = {
+        "apiGroups": [contract.POD_WIRING_GROUP],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": [contract.POD_WIRINGS],
+    }
+    where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": inside.name}}}
+    policy = {
+        "matchConstraints": {"resourceRules": [rule], **where},
+        "validations": [{"expression": "false", "reason": "Invalid"}],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    kinds = {"ValidatingAdmissionPolicy": policy, "ValidatingAdmissionPolicyBinding": binding}
+    for kind, spec in kinds.items():
+        inside.create({"apiVersion": group, "kind": kind, "metadata": {"name": name}, "spec": spec})
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            inside.kubectl("delete", kind.lower(), name)
+
+
+def test_what_cannot_be_put_right_goes(inside: Namespace) -> None:
+    """A table that gives a former identity is worse than none: pods are the webhook's then."""
+    inside.account("billing", {contract.CLIENT_ID: CLIENT})
+    eventually(lambda: table(inside))
+    with nothing_is_taken(inside):
+        time.sleep(2)  # until API servers go by the policy
+        inside.kubectl("annotate", "serviceaccount", "billing", f"{contract.TENANT_ID}=other")
+        eventually(lambda: table(inside) is None, within=30)
+
+    eventually(lambda: identities(inside).get("billing", {}).get("tenantID") == "other", within=90)

@@ -35,6 +35,8 @@ AT_ONCE: Final = 8
 """Namespaces written at the same time."""
 THERE_FOR: Final = 10.0
 """Seconds that another release which was there is taken to be still there."""
+_NEVER_TAKEN: Final = frozenset({413, 422})
+"""Too large, or invalid: statuses of a write that cannot succeed as it is."""
 _LONGEST_RETRY: Final = 60.0
 """Seconds between tries in a namespace where nothing can be written."""
 
@@ -211,10 +213,19 @@ class PodWirings:
             times = self._faults[namespace] = self._faults.get(namespace, 0) + 1
             if times == 2:  # noqa: PLR2004 - in a namespace that is going the first one always fails
                 _log.warning("the PodWiring of namespace %s cannot be written: %s", namespace, error)
+            if error.status in _NEVER_TAKEN and namespace in self._stored:
+                await self._withdraw(namespace)
             delay = min(RETRY_AFTER * 2 ** (times - 1), _LONGEST_RETRY)
             asyncio.get_running_loop().call_later(delay, self.changed, namespace)
         else:
             self._faults.pop(namespace, None)
+
+    async def _withdraw(self, namespace: str) -> None:
+        """Delete what cannot be put right: a table of former identities is worse than none."""
+        try:
+            await self._api.delete_pod_wiring(namespace)
+        except ApiError as error:
+            _log.warning("the outdated PodWiring of namespace %s cannot be deleted: %s", namespace, error)
 
     async def _settle(self, namespace: str) -> None:
         """Write what differs, and nothing when nothing does."""
