@@ -82,7 +82,7 @@ def wire(pod: Mapping[str, Any], identity: Identity, sidecar: Sidecar | None = N
     """
     spec = mapping(pod.get("spec"), "spec")
     volumes = objects(spec, "volumes", "spec")
-    volume = _volume_of(pod, volumes)
+    volume = _volume_of(pod, volumes, identity)
     operations = [] if pod.get("spec") is not None else [_add("/spec", {})]
     operations += _put_volume(spec.get("volumes"), volumes, volume.name, identity)
     warnings = list(identity.warnings)
@@ -139,7 +139,7 @@ def wanted_variables(
         PodRefused: As `wire` does.
     """
     spec = mapping(pod.get("spec"), "spec")
-    volume = _volume_of(pod, objects(spec, "volumes", "spec"))
+    volume = _volume_of(pod, objects(spec, "volumes", "spec"), identity)
     for at, where, raw in _containers(spec):
         container = mapping(raw, where)
         name = text(container, "name", where)
@@ -164,8 +164,11 @@ def volume_name(shown: str) -> str:
     return contract.VOLUME_PREFIX + digest[: contract.VOLUME_HASH_LENGTH]
 
 
-def _volume_of(pod: Mapping[str, Any], volumes: Sequence[Json]) -> _Volume:
-    """Find the volume to adopt; compute a name when there is none."""
+def _volume_of(pod: Mapping[str, Any], volumes: Sequence[Json], identity: Identity) -> _Volume:
+    """Find the volume to adopt; compute a name when there is none.
+
+    For a token endpoint no volume of the author's will do: it has neither that audience nor the certificates.
+    """
     computed = volume_name(display_name(pod))
     ours, authors = [], set()
     for index, volume in enumerate(volumes):
@@ -173,7 +176,7 @@ def _volume_of(pod: Mapping[str, Any], volumes: Sequence[Json]) -> _Volume:
         if _carries_token(volume, f"spec.volumes[{index}]"):
             if name.startswith(contract.VOLUME_PREFIX):
                 ours.append(name)
-            else:
+            elif not identity.token_endpoint:
                 authors.add(name)
     adopted = computed if computed in ours or not ours else ours[0]
     return _Volume(adopted, frozenset(ours) | {adopted}, frozenset(authors))
