@@ -213,12 +213,12 @@ def with_address(flag: str, text: str) -> Flags:
 @pytest.mark.parametrize(
     ("text", "host", "port"),
     [
-        (":9443", None, 9443),
+        (":8443", None, 8443),
         (":0", None, 0),
         ("0.0.0.0:65535", "0.0.0.0", 65535),
         ("127.0.0.1:0", "127.0.0.1", 0),
         ("localhost:80", "localhost", 80),
-        ("[::]:9443", "::", 9443),
+        ("[::]:8443", "::", 8443),
         ("[::1]:0", "::1", 0),
         ("[fe80::1%eth0]:1", "fe80::1%eth0", 1),
     ],
@@ -247,6 +247,27 @@ def test_addresses_that_are_none(text: str) -> None:
         assert fault.startswith("--" + flag.replace("_", "-") + ': "')
         assert "wanted HOST:PORT" in fault
         assert fault.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("given", "flags"),
+    [
+        ({"listen": ":1", "health_addr": ":1"}, "--listen, --health-addr: "),
+        ({"listen": "127.0.0.1:9440"}, "--listen, --health-addr: "),
+        ({"health_addr": "[::1]:1", "metrics_addr": "[::1]:1"}, "--health-addr, --metrics-addr: "),
+    ],
+)
+def test_servers_share_no_port(given: dict[str, str], flags: str) -> None:
+    """Two that do would both begin, and one of them never be asked."""
+    (fault,) = faults_of(Flags(**given), ENVIRON)  # type: ignore[arg-type]
+
+    assert fault.startswith(flags)
+
+
+def test_one_port_of_two_addresses() -> None:
+    """Port 0 is another one each time."""
+    read_settings(Flags(listen="127.0.0.1:1", health_addr="127.0.0.2:1", metrics_addr="[::1]:1"), ENVIRON)
+    read_settings(Flags(listen=":0", health_addr=":0", metrics_addr=":0"), ENVIRON)
 
 
 # The rest.

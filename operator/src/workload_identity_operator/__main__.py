@@ -219,10 +219,9 @@ def main() -> None:
         click.echo(wrong.format_message(), err=True)
         sys.exit(2)
     except click.ClickException as wrong:
-        name = "check" if arguments[:1] == ["check"] else "run"
-        click.echo(
-            f"error: {wrong.format_message()} (see workload-identity-operator {name} --help)", err=True
-        )
+        known = arguments[:1] if arguments[0] in cli.commands else []
+        help_of = " ".join(["workload-identity-operator", *known, "--help"])
+        click.echo(f"error: {wrong.format_message()} (see {help_of})", err=True)
         sys.exit(2)
     sys.exit(status)
 

@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -191,6 +192,8 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         drain=checked(lambda: _seconds("--drain-seconds", flags.drain_seconds), 0.0),
         legacy_path=flags.legacy_token_path,
     )
+    addresses = {"--listen": settings.listen, "--health-addr": settings.health}
+    checked(lambda: _apart({**addresses, "--metrics-addr": settings.metrics}), None)
     checked(lambda: _one_of("--metrics-backend", flags.metrics_backend.lower(), ("prometheus",)), "")
     if faults:
         raise SettingsInvalid(faults)
@@ -277,6 +280,14 @@ def _address(flag: str, text: str) -> Address:
     if not colon or not usable or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:  # noqa: PLR2004 - ports end there
         raise ValueError(f"{flag}: {quoted(text)} is no address: wanted HOST:PORT or :PORT, such as :9443")
     return Address(bare or host or None, int(port))
+
+
+def _apart(addresses: Mapping[str, Address]) -> None:
+    """See that no two servers listen on one port of one interface; on port 0 each gets its own."""
+    for (one, first), (other, second) in combinations(addresses.items(), 2):
+        shared = first.host == second.host or None in {first.host, second.host}
+        if first.port and first.port == second.port and shared:
+            raise ValueError(f"{one}, {other}: both are port {first.port}: give each a port of its own")
 
 
 def _is_ipv6(text: str) -> bool:
