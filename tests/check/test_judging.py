@@ -161,6 +161,46 @@ def test_who_keeps_a_podwiring_with_the_same_settings_does_not_matter() -> None:
     assert told_of_its_keeper(cluster, certain)
 
 
+def test_podwiring_of_a_namespace_that_should_have_none() -> None:
+    """Whoever takes the last annotation away takes the identity: a table that stays still gives it."""
+    cluster = kept_by_another(there=False)
+    cluster.objects["ServiceAccount"] = []
+
+    (told,) = (
+        one
+        for one in report_on(cluster, releases_of(cluster, flags_of)).findings
+        if one.code == "podwiring-outdated"
+    )
+
+    assert told.object == Object("PodWiring", contract.POD_WIRING_NAME, "a")
+    assert told.found == "still there, for billing"
+
+
+def chain(cluster: Cluster, labels: dict[str, str], namespace: str = "a") -> dict[str, str]:
+    """Return the states of the links of a pod with that label."""
+    metadata = {"name": "web", "namespace": namespace, "labels": labels, "uid": "1"}
+    spec = {"containers": [{"name": "app"}], "serviceAccountName": "billing"}
+    cluster.objects["Pod"] = [{"metadata": metadata, "spec": spec, "status": {"phase": "Running"}}]
+    report = report_on(cluster, releases_of(cluster, flags_of), (namespace, "web"))
+    return {step.what: step.state for step in report.steps}
+
+
+def test_pod_that_opts_out_is_nothing_wrong() -> None:
+    """Nothing is looked for that it does not ask for."""
+    assert chain(seen(), {contract.USE_LABEL: "false"}) == {"label of the pod": "ok"}
+
+
+def test_chain_for_somebody_who_may_see_little() -> None:
+    """Who may list neither releases nor ServiceAccounts is told that nobody looked, not that all is wrong."""
+    cluster = seen()
+    cluster.objects = {}
+
+    states = chain(cluster, {})
+
+    assert "wrong" not in states.values()
+    assert states["wired"] == states["label of the pod"] == states["client id"] == "unseen"
+
+
 def test_a_consequence_is_not_told() -> None:
     """Nor are others silenced by the same cause."""
 

@@ -16,7 +16,7 @@ from workload_identity_operator.check.cluster import (
     use_of,
 )
 from workload_identity_operator.check.findings import Finding, Object, State, Step
-from workload_identity_operator.check.installation import Release
+from workload_identity_operator.check.installation import MWC, Release
 from workload_identity_operator.check.issuer import issuer_of
 from workload_identity_operator.check.workloads import Group, judge
 from workload_identity_operator.clouds import PUBLIC_AUDIENCE
@@ -85,14 +85,20 @@ def chain_of(
     """
     account = cluster.one("ServiceAccount", account_of(pod), pod["metadata"]["namespace"])
     present = annotations_of(account or {})
-    by_label = release.by_label if release else True
     use = use_of(pod)
+    if use == "false":
+        yield Step("label of the pod", "ok", f'{contract.USE_LABEL}: "false", so it has no identity')
+        return
+    unknown = release is None and not cluster.saw(MWC)
+    by_label = release.by_label if release else not unknown
     chosen = audit.is_chosen(labels_of(pod), present, label_only=by_label)
     codes = {one.code for one in findings}
     told = f"{contract.USE_LABEL}: {quoted(use)}" if use is not None else "none"
     if use is None and chosen:
         told += "; wired for its ServiceAccount's client-id"
-    yield Step("label of the pod", "ok" if chosen else "wrong", told)
+    undecided = unknown or not cluster.saw("ServiceAccount")
+    state: State = "ok" if chosen else ("unseen" if undecided else "wrong")
+    yield Step("label of the pod", state, told)
     where = f"{pod['metadata']['namespace']}/{account_of(pod)}"
     if account is None and not cluster.saw("ServiceAccount"):
         yield Step("ServiceAccount", "unseen", f"{where}: needs get on serviceaccounts")
@@ -101,11 +107,17 @@ def chain_of(
         yield Step("ServiceAccount", "ok" if account else "wrong", f"{where} {there}")
     client = present.get(contract.CLIENT_ID, "")
     clients = sorted(_values(pod, contract.ENV_CLIENT_ID))
-    state: State = "wrong" if "client-id-invalid" in codes or not (client or clients) else "ok"
-    yield Step("client id", state, quoted(client) if client else "no annotation client-id")
+    if account is None and not cluster.saw("ServiceAccount"):
+        yield Step("client id", "unseen", f"{where}: needs get on serviceaccounts")
+    else:
+        state = "wrong" if "client-id-invalid" in codes or not (client or clients) else "ok"
+        yield Step("client id", state, quoted(client) if client else "no annotation client-id")
     yield from _tenant_step(release, pod, present, codes)
-    yield _wiring_step(cluster, release, group, pod, chosen=chosen)
-    yield from _container_steps(pod)
+    if unknown:
+        yield Step("wired", "unseen", f"needs list on {MWC.lower()}s, to know who wires it")
+    else:
+        yield _wiring_step(cluster, release, group, pod, chosen=chosen)
+    yield from _container_steps(pod, unknown=unknown)
     yield _token_step(cluster, pod, release)
     bad = {one.code for one in findings if one.object.kind == "Issuer"}
     issuer = issuer_of(cluster)
@@ -152,7 +164,8 @@ def _wiring_step(
     return Step("wired", "ok", "the pod has ended, or is about to" if ended else "as it would be wired now")
 
 
-def _container_steps(pod: Json) -> Iterator[Step]:
+def _container_steps(pod: Json, *, unknown: bool) -> Iterator[Step]:
+    """Yield each container; where it is unknown who wires the pod, what lacks variables may be right."""
     for container in containers_of(pod):
         env = {one["name"]: one.get("value", "") for one in container.get("env") or ()}
         names = (
@@ -165,7 +178,8 @@ def _container_steps(pod: Json) -> Iterator[Step]:
         skipped = container.get("name") in _skipped(pod)
         ok = contract.ENV_TOKEN_FILE in env or skipped
         told = "skipped" if skipped else (", ".join(given) or "none of our variables")
-        yield Step(f"container {container.get('name', '')}", "ok" if ok else "wrong", told)
+        state: State = "ok" if ok else ("unseen" if unknown else "wrong")
+        yield Step(f"container {container.get('name', '')}", state, told)
 
 
 def _skipped(pod: Json) -> set[str]:

@@ -117,4 +117,4 @@ def _check(
         click.echo(f"error: {reason}", err=True)
         sys.exit(CANNOT_LOOK)
     show(report, output)
-    sys.exit(FINDINGS if report.findings else 0)
+    sys.exit(FINDINGS if report.wrong else 0)

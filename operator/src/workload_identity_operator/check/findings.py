@@ -444,6 +444,11 @@ class Report:
     credential: Mapping[str, Any] | None = None
     commands: Sequence[str] = field(default=())
 
+    @property
+    def wrong(self) -> bool:
+        """Whether something is: a finding, or a link of a pod's chain."""
+        return bool(self.findings) or any(step.state == "wrong" for step in self.steps)
+
     def as_json(self) -> dict[str, Any]:
         """Return all of it."""
         told: dict[str, Any] = {

@@ -37,7 +37,8 @@ BINDING: Final = "MutatingAdmissionPolicyBinding"
 RULES: Final = "ValidatingAdmissionPolicy"
 RULES_BINDING: Final = "ValidatingAdmissionPolicyBinding"
 _GUARD: Final = "-guard"
-_HELM: Final = "helm upgrade, or apply the manifests again"
+_WRITES: Final = "see whether the operator runs, and its log"
+_HELM: Final = "helm upgrade (from Helm 4 on with --force-conflicts), or apply the manifests again"
 _LABELLED: Final = {contract.USE_LABEL: "true"}
 _ENDPOINT: Final = re.compile(re.escape(contract.USE_LABEL) + r"-[-A-Za-z0-9_.]*[A-Za-z0-9]")
 _ENFORCER: Final = "admissions.enforcer/disabled"
@@ -856,33 +857,48 @@ def _wiring_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
         return
     if not (cluster.one(POLICY, release.name) or cluster.one(BINDING, release.name)):
         return  # nobody wires from them
-    for namespace, accounts in sorted(_annotated(cluster).items()):
+    annotated = _annotated(cluster)
+    kept = {wiring["metadata"]["namespace"] for wiring in cluster.all("PodWiring")}
+    for namespace in sorted(annotated.keys() | kept):
+        accounts = annotated.get(namespace, {})
         about = Object("PodWiring", contract.POD_WIRING_NAME, namespace)
         stored = cluster.one("PodWiring", contract.POD_WIRING_NAME, namespace)
-        change = "see whether the operator runs, and its log"
         if stored is None:
-            yield Finding("podwiring-outdated", about, "one, of the annotations", "not there", change)
+            yield Finding("podwiring-outdated", about, "one, of the annotations", "not there", _WRITES)
             continue
-        spec = stored.get("spec") or {}
-        odd = ""
-        if release.settings:
-            compiled = compile_identities(accounts, release.settings)
-            fields = ("tenantID", "authorityHost", "audience") if release.certain else ()
-            odd = _outdated(compiled.spec if compiled else {}, spec, fields)
-        keeper = annotations_of(stored).get(contract.POD_WIRING_KEEPER, release.configuration_name)
-        if keeper != release.configuration_name:
-            if release.settings and release.certain and not odd:
-                continue  # with the same settings it does not matter whose it is
-            there = cluster.one(MWC, keeper) is not None
-            yield Finding(
-                "podwiring-anothers",
-                about,
-                f"kept by {release.configuration_name}",
-                f"kept by {quoted(keeper)}{'' if there else ', which is not there'}",
-                "give both the same settings, or uninstall one" if there else change,
-            )
-        elif odd:
-            yield Finding("podwiring-outdated", about, "what the annotations say", odd, change)
+        yield from _table_findings(cluster, release, stored, accounts)
+
+
+def _table_findings(
+    cluster: Cluster, release: Release, stored: Json, accounts: Mapping[str, Mapping[str, str]]
+) -> Iterator[Finding]:
+    """Tell what is wrong with the PodWiring of a namespace with these annotated ServiceAccounts."""
+    spec = stored.get("spec") or {}
+    about = Object("PodWiring", contract.POD_WIRING_NAME, stored["metadata"]["namespace"])
+    keeper = annotations_of(stored).get(contract.POD_WIRING_KEEPER, release.configuration_name)
+    ours, there = keeper == release.configuration_name, cluster.one(MWC, keeper) is not None
+    if not accounts:
+        if ours or not there:
+            names = ", ".join(sorted(spec.get("identities") or {})[:3])
+            wanted = "none: no ServiceAccount of the namespace is annotated"
+            yield Finding("podwiring-outdated", about, wanted, f"still there, for {names}", _WRITES)
+        return
+    odd = ""
+    if release.settings:
+        compiled = compile_identities(accounts, release.settings)
+        fields = ("tenantID", "authorityHost", "audience") if release.certain else ()
+        odd = _outdated(compiled.spec if compiled else {}, spec, fields)
+    if ours and odd:
+        yield Finding("podwiring-outdated", about, "what the annotations say", odd, _WRITES)
+    elif not ours and (odd or not (release.settings and release.certain)):
+        # With the same settings it does not matter whose it is.
+        yield Finding(
+            "podwiring-anothers",
+            about,
+            f"kept by {release.configuration_name}",
+            f"kept by {quoted(keeper)}{'' if there else ', which is not there'}",
+            "give both the same settings, or uninstall one" if there else _WRITES,
+        )
 
 
 def _annotated(cluster: Cluster) -> dict[str, dict[str, Mapping[str, str]]]:

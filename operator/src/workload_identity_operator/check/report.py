@@ -54,7 +54,7 @@ def report_on(cluster: Cluster, releases: Sequence[Release], pod: tuple[str, str
     ]
     findings = in_order(without_consequences(found))
     unseen = [
-        *cluster.unseen,
+        *sorted(cluster.unseen, key=str),  # looked at side by side, so in any order
         *unprobed,
         *issuer_unseen(cluster),
         *crowded(cluster),

@@ -102,7 +102,8 @@ def _show_rest(report: Report) -> None:
             click.echo(_printable(f"  {unseen.what}: {unseen.why}"))
     errors = sum(one.severity == "error" for one in report.findings)
     warnings = len(report.findings) - errors
-    told = f"{errors} error(s), {warnings} warning(s)" if report.findings else "Nothing wrong was found"
+    nothing = "No other fault was found" if report.wrong else "Nothing wrong was found"
+    told = f"{errors} error(s), {warnings} warning(s)" if report.findings else nothing
     click.echo(f"\n{told}. Looked at: {'; '.join(report.seen)}.")
 
 
