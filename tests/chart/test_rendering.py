@@ -11,7 +11,7 @@ from click import Command, Group
 from testkit.binaries import provide
 from testkit.control_plane import ControlPlane
 from testkit.manifests import CHART, TENANT, read_values, rendered
-from testkit.processes import output_of
+from testkit.processes import ProcessFailed, output_of
 from workload_identity_operator import __version__, clouds, contract, identity
 from workload_identity_operator.__main__ import cli
 from workload_identity_operator.declared import KINDS
@@ -792,6 +792,41 @@ def test_every_value_does_something() -> None:
 
     assert names == list(OTHERS)
     assert [name for name in names if not changes(name)] == []
+
+
+EMPTY = {"replicaCount": 1, "resources": 2, "podSecurityContext": 2, "securityContext": 2}
+"""Values of which a null is one for the API server too, whose own defaults count then; in so many places."""
+
+
+def emptied(node: Any) -> int:
+    """Return how many fields of an object have nothing in them."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    return sum(map(emptied, node)) if isinstance(node, list) else int(node in (None, "<nil>"))
+
+
+def test_every_value_can_be_unset_or_says_that_it_cannot() -> None:
+    """Of a null nothing is made that has a hole in it: it is refused, or the object has no such field."""
+    names = [value.name for value in read_values((CHART / "values.yaml").read_text(encoding="utf-8"))]
+    refused = ("missing property '{}'", "{} is required")
+    holes: dict[str, int] = {}
+    unclear = []
+
+    for name in names:
+        values = {name: None} if name in BOTH else NEEDED.get(name, {}) | {name: None}
+        try:
+            text = rendered(tree(values))
+        except ProcessFailed as refusal:
+            if not any(told.format(name.rpartition(".")[2]) in str(refusal) for told in refused):
+                unclear.append(name)
+            continue
+        if "%!" in text:  # what Go prints of what it cannot format
+            unclear.append(name)
+        if found := emptied(list(yaml.safe_load_all(text))):
+            holes[name] = found
+
+    assert unclear == []
+    assert holes == EMPTY
 
 
 @pytest.mark.parametrize(
