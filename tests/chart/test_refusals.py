@@ -137,6 +137,16 @@ def test_refused(values: dict[str, Any], told: str) -> None:
     assert told in str(refusal.value)
 
 
+@pytest.mark.parametrize("release", ["wi.prod", "1st"])
+def test_a_release_whose_service_could_not_be_made(release: str) -> None:
+    """Names of releases may be what names of Services may not; that is told before anything is installed."""
+    with pytest.raises(ProcessFailed, match=rf'release "{release}": a Service cannot.*set fullnameOverride'):
+        rendered(release=release)
+
+    assert "\n  name: wi\n" in rendered({"fullnameOverride": "wi"}, release=release)
+    assert "url: " in rendered({"webhook": {"url": "https://h"}}, release=release)  # which has no Service
+
+
 def test_all_clouds_are_offered() -> None:
     """Who mistypes a cloud is shown the names that the operator knows."""
     with pytest.raises(ProcessFailed) as refusal:
