@@ -1,7 +1,9 @@
 """What the chart makes of its values, without a cluster."""
 
 import json
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +12,10 @@ from click import Command, Group
 
 from testkit.binaries import provide
 from testkit.control_plane import ControlPlane
-from testkit.manifests import CHART, TENANT, read_values, rendered
+from testkit.manifests import CHART, RELEASE, TENANT, read_values, rendered
 from testkit.processes import ProcessFailed, output_of
 from workload_identity_operator import __version__, clouds, contract, identity
-from workload_identity_operator.__main__ import cli
+from workload_identity_operator.__main__ import cli, flags_of
 from workload_identity_operator.declared import KINDS
 from workload_identity_operator.settings import DEFAULT_NAMESPACE, Flags, Settings, read_settings
 
@@ -628,6 +630,96 @@ def test_values_can_be_unset(render: Render) -> None:
     assert not {"nodeSelector", "priorityClassName", "topologySpreadConstraints"} & pod.keys()
     assert not container(objects)["resources"]
     assert "lifecycle" not in container(objects)
+
+
+# What helm prints for an operator outside the cluster.
+
+
+def notes(values: Values) -> str:
+    """Return what `helm install` would print."""
+    helm = provide(["helm"])["helm"].path
+    how = (f"--namespace={DEFAULT_NAMESPACE}", "--dry-run=client", "--values=-")
+    told = output_of([helm, "install", RELEASE, CHART, *how], given=json.dumps(values))
+    return told.partition("\nNOTES:\n")[2]
+
+
+def settings_told(values: Values) -> Settings:
+    """Return what the operator reads from the command that helm prints."""
+    command = notes(values).partition("--current --user=operator\n")[2].partition("\n\n")[0]
+    command = command.replace("TENANT_ID=TENANT_ID ", f"TENANT_ID={TENANT} ").replace("\\\n", "")
+    words = shlex.split(command)
+    program = words.index("workload-identity-operator")
+    assert words[program + 1] == "run"
+    environ = dict(word.split("=", 1) for word in words[:program])
+    flags = flags_of(words[program + 2 :])
+    assert flags.kubeconfig == "operator.kubeconfig"
+    return read_settings(replace(flags, kubeconfig=""), environ)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"azureTenantID": "contoso.example.com", "azureEnvironment": "AzureChinaCloud", "logLevel": ""},
+        {"azureAuthorityHost": "https://login.example.com/;it's$(HOME)", "audience": "api://a'b"},
+        {"proxySidecar": {"image": "r.example.com/proxy:v1", "initImage": "r.example.com/init:v1"}},
+        {"legacyTokenPath": True, "tlsMinVersion": "1.2", "logLevel": "debug", "metricsAddr": ":9100"},
+        {
+            "customTokenEndpoint": {
+                "annotationSuffix": "identity-binding",
+                "audience": "api://AKSIdentityBinding",
+                "azureKubernetesTokenProxy": "https://kubernetes.default.svc",
+                "azureKubernetesSniName": "proxy.example.com",
+                "azureKubernetesCACTBSignerName": "example.com/signer",
+                "azureKubernetesCACTBLabelSelector": '{"matchLabels": {"a": "b"}}',
+            }
+        },
+        {"engine": "policy", "fullnameOverride": "ours", "certificateSecret": "theirs"},
+    ],
+    ids=["default", "cloud", "quotes", "proxy", "flags", "endpoint", "names"],
+)
+def test_the_command_outside_has_the_settings_of_the_pod(render: Render, values: Values) -> None:
+    """Whoever starts the operator as helm tells gets what the chart would start."""
+    found = settings_told(values | OUTSIDE)
+
+    inside = settings(render(values))
+    assert str(found.listen) == "127.0.0.1:9443"
+    assert found == replace(inside, listen=found.listen, checksum="")
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://127.0.0.1/mutate-v1-pod", "127.0.0.1:443"),
+        ("https://localhost", "localhost:443"),
+        ("https://localhost:8443/", "localhost:8443"),
+        ("https://[::1]", "[::1]:443"),
+        ("https://[::1]:8443", "[::1]:8443"),
+        ("https://operator.example.com", ":443"),
+        ("https://operator.example.com:8443", ":8443"),
+    ],
+)
+def test_the_command_outside_listens_where_the_api_server_calls(url: str, address: str) -> None:
+    """A URL without a port means 443; on a machine's own addresses nobody else is listened to."""
+    assert str(settings_told({"webhook": {"url": url}}).listen) == address
+
+
+def test_the_command_outside_is_short() -> None:
+    """What the operator takes by itself is left out."""
+    told = notes(OUTSIDE)
+
+    assert not [flag for flag in ("--metrics-", "--tls-", "AZURE_ENVIRONMENT", "checksum") if flag in told]
+    assert (Flags().tls_min_version, Flags().metrics_addr) == ("1.3", ":8095")
+
+
+@pytest.mark.parametrize(
+    ("path", "warned"), [("", False), ("/", False), (contract.WEBHOOK_PATH, False), ("/wi", True)]
+)
+def test_a_path_that_the_operator_does_not_know_is_told_of(path: str, warned: bool) -> None:
+    """It may be that a proxy maps it."""
+    told = notes({"webhook": {"url": f"https://127.0.0.1:9443{path}"}})
+
+    assert (f"WARNING: webhook.url has the path {path}. " in told) is warned
 
 
 # No value does nothing.

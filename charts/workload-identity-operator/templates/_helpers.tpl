@@ -86,6 +86,60 @@ The environment may point to files, so what is mounted counts.
 {{- pick .Values "azureTenantID" "azureEnvironment" "azureAuthorityHost" "audience" "extraEnv" "extraVolumes" "extraVolumeMounts" | toJson | sha256sum -}}
 {{- end -}}
 
+{{/* That where the release says it; it does not know the settings of an operator outside the cluster. */}}
+{{- define "workload-identity-operator.declaredChecksum" -}}
+{{- if not .Values.webhook.url -}}{{ include "workload-identity-operator.settingsChecksum" . }}{{- end -}}
+{{- end -}}
+
+{{/* The operator's environment, by names: for the ConfigMap, and for who starts it outside the cluster. */}}
+{{- define "workload-identity-operator.variables" -}}
+{{- $variables := dict "AZURE_TENANT_ID" .Values.azureTenantID "AZURE_ENVIRONMENT" .Values.azureEnvironment -}}
+{{- with .Values.customTokenEndpoint -}}
+{{- range $name, $value := dict
+      "PROXY_IMAGE" $.Values.proxySidecar.image
+      "PROXY_INIT_IMAGE" $.Values.proxySidecar.initImage
+      "AZURE_KUBERNETES_TOKEN_PROXY" .azureKubernetesTokenProxy
+      "AZURE_KUBERNETES_SNI_NAME" .azureKubernetesSniName
+      "AZURE_KUBERNETES_CA_DATA" .azureKubernetesCaData
+      "AZURE_KUBERNETES_CA_CONFIGMAP_NAME" .azureKubernetesCAConfigMapName
+      "AZURE_KUBERNETES_CA_CTB_SIGNER_NAME" .azureKubernetesCACTBSignerName
+      "AZURE_KUBERNETES_CA_CTB_LABEL_SELECTOR" .azureKubernetesCACTBLabelSelector -}}
+{{- if $value -}}
+{{- $_ := set $variables $name $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $variables -}}
+{{- end -}}
+
+{{/* The operator's flags with a value, by names, likewise: all but where reviews and probes come. */}}
+{{- define "workload-identity-operator.flags" -}}
+{{- $flags := dict -}}
+{{- range $flag, $value := dict
+      "metrics-addr" .Values.metricsAddr
+      "metrics-backend" .Values.metricsBackend
+      "log-level" .Values.logLevel
+      "tls-min-version" .Values.tlsMinVersion
+      "webhook-configuration" (include "workload-identity-operator.configuration" .)
+      "declaration" (include "workload-identity-operator.declared" .)
+      "settings-checksum" (include "workload-identity-operator.declaredChecksum" .)
+      "certificate-secret" (include "workload-identity-operator.certificateSecret" .)
+      "audience" .Values.audience
+      "authority-host" .Values.azureAuthorityHost
+      "custom-token-endpoint-annotation-suffix" .Values.customTokenEndpoint.annotationSuffix
+      "custom-token-endpoint-audience" .Values.customTokenEndpoint.audience -}}
+{{- if $value -}}
+{{- $_ := set $flags $flag $value -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $flags -}}
+{{- end -}}
+
+{{/* A word for a shell, in quotes where it would be read as something else. */}}
+{{- define "workload-identity-operator.shell" -}}
+{{- ternary . (replace "'" "'\\''" . | printf "'%s'") (regexMatch "^[A-Za-z0-9_./:=@%+,-]+$" .) -}}
+{{- end -}}
+
 {{- define "workload-identity-operator.metrics" -}}
 {{- printf "%s-metrics" (include "workload-identity-operator.fullname" . | trunc 55 | trimSuffix "-") -}}
 {{- end -}}
