@@ -18,16 +18,18 @@ from testkit.installation import (
     operator_running,
 )
 from testkit.manifests import CHART
+from testkit.processes import ProcessFailed
 from testkit.workloads import CLIENT, Namespace, eventually
 from workload_identity_operator import contract
 
 SECOND = "second-workload-identity-operator"
 KEEPER = contract.CONFIGURATION_PREFIX + SECOND
+DEFINITION = f"{contract.POD_WIRINGS}.{contract.POD_WIRING_GROUP}"
 KEPT = f"are kept by the release of MutatingWebhookConfiguration {CONFIGURATION} "
 
 
 @contextmanager
-def second_release(plane: ControlPlane, tenant: str) -> Iterator[Operator]:
+def second_release(plane: ControlPlane, tenant: str, *flags: str) -> Iterator[Operator]:
     """Install another release with its own tenant and run its operator, with the rights it gives."""
     port = free_port()
     values = {"azureTenantID": tenant, "webhook": {"url": f"https://127.0.0.1:{port}/mutate-v1-pod"}}
@@ -38,7 +40,7 @@ def second_release(plane: ControlPlane, tenant: str) -> Iterator[Operator]:
             plane,
             port,
             environ={"AZURE_TENANT_ID": tenant, "POD_NAMESPACE": "second"},
-            flags=[f"--webhook-configuration={KEEPER}"],
+            flags=[f"--webhook-configuration={KEEPER}", *flags],
             kubeconfig=plane.kubeconfig_for(SECOND, "second"),
         ) as operator:
             yield operator
@@ -115,3 +117,54 @@ def test_second_release_leaves_the_tables_alone(served: Served, inside: Namespac
         served.plane.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
         eventually(lambda: tenant_of(inside) == "another.example.com", within=60)
         assert keeper_of(inside) == KEEPER
+
+
+def marks_of(plane: ControlPlane) -> tuple[str, str]:
+    """Return the release, by name and namespace, that Helm takes the kind of the tables to be of."""
+    notes = plane.get("crd", DEFINITION)["metadata"]["annotations"]
+    return notes["meta.helm.sh/release-name"], notes["meta.helm.sh/release-namespace"]
+
+
+def is_served(plane: ControlPlane) -> bool:
+    """Whether there are tables again."""
+    try:
+        plane.get("podwirings", "--all-namespaces")
+    except ProcessFailed:
+        return False
+    return True
+
+
+def declares(plane: ControlPlane) -> bool:
+    """Whether the second release tells its operator to keep the kind of the tables."""
+    declared = plane.get("configmap", f"{SECOND}-declared", "--namespace=second")["data"]
+    return "CustomResourceDefinition" in declared
+
+
+def brings(plane: ControlPlane) -> bool:
+    """Whether Helm installs it with the second release."""
+    return f"  name: {DEFINITION}\n" in plane.helm("get", "manifest", "second", "--namespace=second")
+
+
+def test_kind_of_the_tables_outlives_the_release_that_brought_it(served: Served) -> None:
+    """Whoever is left has it then: deleted by hand it comes back, and upgrades have it again."""
+    plane = served.plane
+    upgrade = ("upgrade", "second", CHART, "--namespace=second", "--reuse-values")
+
+    with second_release(plane, "another.example.com", f"--declaration={SECOND}-declared"):
+        plane.helm(*upgrade)
+        assert marks_of(plane) == (RELEASE, NAMESPACE)
+        assert not declares(plane)
+
+        plane.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
+        plane.helm(*upgrade)
+        assert declares(plane)
+        assert not brings(plane)  # it would be refused what another has
+
+        plane.kubectl("delete", "crd", DEFINITION)
+        eventually(lambda: is_served(plane), within=60)
+        assert marks_of(plane) == ("second", "second")
+
+        plane.helm(*upgrade)
+        assert declares(plane)
+        assert brings(plane)
+    plane.kubectl("delete", "crd", DEFINITION)
