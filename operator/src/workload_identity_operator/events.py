@@ -64,7 +64,7 @@ REASONS: Final = (
 SAME_FOR: Final = 10 * 60
 """Seconds in which the same thing is told once."""
 _LONGEST_NOTE: Final = 1000
-"""Characters; the API server takes 1024 bytes."""
+"""Bytes; the API server takes 1024."""
 _LONGEST_NAME: Final = 200
 
 AGAIN_AFTER: Final = 55 * 60.0
@@ -105,19 +105,20 @@ async def tell(api: KubeApi, regarding: Json, reason: Reason, note: str) -> None
     namespace = meta.get("namespace") or "default"  # where Events of objects without a namespace are kept
     when = meta["resourceVersion"] if reason.each else int(now / SAME_FOR)
     same = f"{regarding['kind']} {meta['name']} {reason.name} {note} {when}"
+    name = meta["name"][:_LONGEST_NAME].rstrip("-.")
     body = {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         # The same name for the same thing: the second replica's is there already.
         "metadata": {
-            "name": f"{meta['name'][:_LONGEST_NAME]}.{hashlib.sha256(same.encode()).hexdigest()[:16]}",
+            "name": f"{name}.{hashlib.sha256(same.encode()).hexdigest()[:16]}",
             "namespace": namespace,
         },
         "eventTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "type": "Warning" if reason.warning else "Normal",
         "reason": reason.name,
         "action": reason.name,
-        "note": note[:_LONGEST_NOTE],
+        "note": note.encode()[:_LONGEST_NOTE].decode(errors="ignore"),
         "reportingController": f"{contract.POD_WIRING_GROUP}/operator",
         "reportingInstance": os.uname().nodename,
         "regarding": {

@@ -38,6 +38,8 @@ NEVER: Final = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 """Nothing is restarted in these namespaces, whatever the configuration says; nor in the operator's own."""
 
 _TOO_MANY_REQUESTS: Final = 429
+_SERVERS: Final = 500
+"""HTTP statuses from here on are the API server's own trouble."""
 _CHANGED: Final = 409
 
 _log = logging.getLogger(__name__)
@@ -205,9 +207,9 @@ class Healer:
             try:
                 workload = await self._api.get(path)
             except ApiError as error:
-                if error.status:
+                if error.status and error.status < _SERVERS and error.status != _TOO_MANY_REQUESTS:
                     raise
-                continue  # the API server is away: so are its controllers
+                continue  # the API server is away, or has too much to do: so are its controllers
             if workload is None or workload["metadata"]["uid"] != uid:
                 return None
             if healing.is_complete(workload):

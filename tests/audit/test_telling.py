@@ -1,0 +1,81 @@
+"""What the operator tells and waits for, with an API server that is played: few are this unkind."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from workload_identity_operator import events, healer
+from workload_identity_operator.kube import ApiError
+
+
+class Api:
+    """Keeps what it is asked to create, and answers each `get` with the next of its answers."""
+
+    def __init__(self, *answers: ApiError | None) -> None:
+        self.answers = list(answers)
+        self.created: list[dict[str, Any]] = []
+
+    async def create(self, _: str, body: dict[str, Any]) -> None:
+        """Keep it."""
+        self.created.append(body)
+
+    async def get(self, _: str) -> None:
+        """Answer that there is none, or raise."""
+        if error := self.answers.pop(0):
+            raise error
+
+
+class Lease:
+    """Remembers a roll-out that the replica before waited for."""
+
+    roll_out = "/apis/apps/v1/namespaces/a/deployments/web 1"
+
+    async def remembered(self) -> str:
+        """Return it."""
+        return self.roll_out
+
+    async def remember(self, what: str) -> None:
+        """Take another, and end the test."""
+        self.roll_out = what
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("name", ["web", "l" * 199 + "-" + "x" * 20, "l" * 198 + ".-" + "x" * 20])
+def test_events_can_be_stored(name: str) -> None:
+    """Their name ends nowhere but at a letter or digit; their note is cut by bytes, as it is counted."""
+    api = Api()
+    metadata = {"name": name, "namespace": "a", "uid": "1", "resourceVersion": "1"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+
+    asyncio.run(events.tell(cast("Any", api), pod, events.UNWIRED, "身" * 1000))
+
+    (event,) = api.created
+    first, _, digest = event["metadata"]["name"].rpartition(".")
+    assert first[-1].isalnum()
+    assert name.startswith(first)
+    assert len(digest) == 16
+    assert set(event["note"]) == {"身"}
+    assert 990 < len(event["note"].encode()) <= 1024
+
+
+def test_a_roll_out_is_waited_for_while_the_api_server_has_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever began the next one meanwhile would restart two at a time."""
+    monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
+    trouble = [ApiError("away"), ApiError("too many requests", 429), ApiError("no leader", 503)]
+    api, lease, unused = Api(*trouble, None), Lease(), cast("Any", None)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(healer.Healer(cast("Any", api), cast("Any", lease), unused, unused, unused, unused).run())
+
+    assert api.answers == []
+    assert lease.roll_out == ""
+
+
+def test_a_roll_out_that_may_not_be_seen_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That does not pass by itself."""
+    monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
+    api, lease, unused = Api(ApiError("forbidden", 403)), Lease(), cast("Any", None)
+
+    with pytest.raises(ApiError, match="forbidden"):
+        asyncio.run(healer.Healer(cast("Any", api), cast("Any", lease), unused, unused, unused, unused).run())
