@@ -34,8 +34,8 @@ What the schema cannot say, since it takes two values or a reason. Included by t
 {{- fail "azureTenantID is required: set the Entra tenant of the identities, such as --set azureTenantID=$(az account show --query tenantId --output tsv)" -}}
 {{- end -}}
 {{- $name := include "workload-identity-operator.fullname" . -}}
-{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $name) -}}
-{{- printf "release %q: a Service cannot be called %q, whose name begins with a letter and has only small letters, digits and dashes; set fullnameOverride to such a name" .Release.Name $name | fail -}}
+{{- if not (regexMatch "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" $name) -}}
+{{- printf "release %q: a Service cannot be called %q, whose name has only small letters, digits and dashes; set fullnameOverride to such a name" .Release.Name $name | fail -}}
 {{- end -}}
 {{- $grace := int .Values.terminationGracePeriodSeconds -}}
 {{- $sleep := int .Values.preStopSleepSeconds -}}
