@@ -461,18 +461,31 @@ def test_values_become_settings(render: Render) -> None:
     assert str(found.listen) == ":10250"
 
 
+ENDPOINT = {
+    "annotationSuffix": "identity-binding",
+    "audience": "api://AKSIdentityBinding",
+    "azureKubernetesTokenProxy": "https://kubernetes.default.svc",
+    "azureKubernetesSniName": "proxy.example.com",
+    "azureKubernetesCACTBSignerName": "example.com/signer",
+    "azureKubernetesCACTBLabelSelector": '{"matchLabels": {"a": "b"}}',
+}
+
+
+def test_no_trace_of_an_endpoint(render: Render) -> None:
+    """Where all of its values are unset nothing else goes with them."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    unset = dict.fromkeys(values["customTokenEndpoint"])
+    images = {"proxySidecar": {"image": "r.example.com/proxy:v1"}, "engine": "policy"}
+
+    objects = render({**images, "customTokenEndpoint": unset})
+
+    assert objects == render(images)
+    assert objects["ConfigMap"]["data"]["PROXY_IMAGE"] == "r.example.com/proxy:v1"
+
+
 def test_the_custom_token_endpoint(render: Render) -> None:
     """Its values become the flags and variables that have the peer's names; empty ones leave no trace."""
-    values = {
-        "annotationSuffix": "identity-binding",
-        "audience": "api://AKSIdentityBinding",
-        "azureKubernetesTokenProxy": "https://kubernetes.default.svc",
-        "azureKubernetesSniName": "proxy.example.com",
-        "azureKubernetesCACTBSignerName": "example.com/signer",
-        "azureKubernetesCACTBLabelSelector": '{"matchLabels": {"a": "b"}}',
-    }
-
-    objects = render({"customTokenEndpoint": values})
+    objects = render({"customTokenEndpoint": ENDPOINT})
 
     flags = set(container(objects)["args"]) - set(container(render())["args"])
     variables = objects["ConfigMap"]["data"].items() - render()["ConfigMap"]["data"].items()
@@ -664,16 +677,7 @@ def settings_told(values: Values) -> Settings:
         {"azureAuthorityHost": "https://login.example.com/;it's$(HOME)", "audience": "api://a'b"},
         {"proxySidecar": {"image": "r.example.com/proxy:v1", "initImage": "r.example.com/init:v1"}},
         {"legacyTokenPath": True, "tlsMinVersion": "1.2", "logLevel": "debug", "metricsAddr": ":9100"},
-        {
-            "customTokenEndpoint": {
-                "annotationSuffix": "identity-binding",
-                "audience": "api://AKSIdentityBinding",
-                "azureKubernetesTokenProxy": "https://kubernetes.default.svc",
-                "azureKubernetesSniName": "proxy.example.com",
-                "azureKubernetesCACTBSignerName": "example.com/signer",
-                "azureKubernetesCACTBLabelSelector": '{"matchLabels": {"a": "b"}}',
-            }
-        },
+        {"customTokenEndpoint": ENDPOINT},
         {"engine": "policy", "fullnameOverride": "ours", "certificateSecret": "theirs"},
     ],
     ids=["default", "cloud", "quotes", "proxy", "flags", "endpoint", "names"],

@@ -45,13 +45,11 @@ object.metadata.?annotations[?"{{ $facts.prefix }}legacy-token-path"].orValue("f
 {{- define "workload-identity-operator.wantedAudience" -}}
 {{- $facts := include "workload-identity-operator.facts" . | fromYaml -}}
 {{- $audience := include "workload-identity-operator.audience" . | quote -}}
-{{- with .Values.customTokenEndpoint -}}
-{{- if .annotationSuffix -}}
-(object.metadata.?annotations[?"{{ $facts.prefix }}use-{{ .annotationSuffix }}"].orValue("").lowerAscii() == "true"
-  ? {{ .audience | quote }} : {{ $audience }})
+{{- with .Values.customTokenEndpoint.annotationSuffix -}}
+(object.metadata.?annotations[?"{{ $facts.prefix }}use-{{ . }}"].orValue("").lowerAscii() == "true"
+  ? {{ $.Values.customTokenEndpoint.audience | quote }} : {{ $audience }})
 {{- else -}}
 {{ $audience }}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 

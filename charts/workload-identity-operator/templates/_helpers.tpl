@@ -94,19 +94,18 @@ The environment may point to files, so what is mounted counts.
 {{/* The operator's environment, by names: for the ConfigMap, and for who starts it outside the cluster. */}}
 {{- define "workload-identity-operator.variables" -}}
 {{- $variables := dict "AZURE_TENANT_ID" .Values.azureTenantID "AZURE_ENVIRONMENT" .Values.azureEnvironment -}}
-{{- with .Values.customTokenEndpoint -}}
+{{- $endpoint := .Values.customTokenEndpoint -}}
 {{- range $name, $value := dict
-      "PROXY_IMAGE" $.Values.proxySidecar.image
-      "PROXY_INIT_IMAGE" $.Values.proxySidecar.initImage
-      "AZURE_KUBERNETES_TOKEN_PROXY" .azureKubernetesTokenProxy
-      "AZURE_KUBERNETES_SNI_NAME" .azureKubernetesSniName
-      "AZURE_KUBERNETES_CA_DATA" .azureKubernetesCaData
-      "AZURE_KUBERNETES_CA_CONFIGMAP_NAME" .azureKubernetesCAConfigMapName
-      "AZURE_KUBERNETES_CA_CTB_SIGNER_NAME" .azureKubernetesCACTBSignerName
-      "AZURE_KUBERNETES_CA_CTB_LABEL_SELECTOR" .azureKubernetesCACTBLabelSelector -}}
+      "PROXY_IMAGE" .Values.proxySidecar.image
+      "PROXY_INIT_IMAGE" .Values.proxySidecar.initImage
+      "AZURE_KUBERNETES_TOKEN_PROXY" $endpoint.azureKubernetesTokenProxy
+      "AZURE_KUBERNETES_SNI_NAME" $endpoint.azureKubernetesSniName
+      "AZURE_KUBERNETES_CA_DATA" $endpoint.azureKubernetesCaData
+      "AZURE_KUBERNETES_CA_CONFIGMAP_NAME" $endpoint.azureKubernetesCAConfigMapName
+      "AZURE_KUBERNETES_CA_CTB_SIGNER_NAME" $endpoint.azureKubernetesCACTBSignerName
+      "AZURE_KUBERNETES_CA_CTB_LABEL_SELECTOR" $endpoint.azureKubernetesCACTBLabelSelector -}}
 {{- if $value -}}
 {{- $_ := set $variables $name $value -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $variables -}}
