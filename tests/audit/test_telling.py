@@ -41,6 +41,12 @@ class Lease:
         raise asyncio.CancelledError
 
 
+def heal(api: Api, lease: Lease) -> None:
+    """Run a healer until something ends it."""
+    unused = cast("Any", None)
+    asyncio.run(healer.Healer(cast("Any", api), cast("Any", lease), unused, unused, unused, unused).run())
+
+
 @pytest.mark.parametrize("name", ["web", "l" * 199 + "-" + "x" * 20, "l" * 198 + ".-" + "x" * 20])
 def test_events_can_be_stored(name: str) -> None:
     """Their name ends nowhere but at a letter or digit; their note is cut by bytes, as it is counted."""
@@ -63,10 +69,10 @@ def test_a_roll_out_is_waited_for_while_the_api_server_has_trouble(monkeypatch: 
     """Whoever began the next one meanwhile would restart two at a time."""
     monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
     trouble = [ApiError("away"), ApiError("too many requests", 429), ApiError("no leader", 503)]
-    api, lease, unused = Api(*trouble, None), Lease(), cast("Any", None)
+    api, lease = Api(*trouble, None), Lease()
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(healer.Healer(cast("Any", api), cast("Any", lease), unused, unused, unused, unused).run())
+        heal(api, lease)
 
     assert api.answers == []
     assert lease.roll_out == ""
@@ -75,7 +81,6 @@ def test_a_roll_out_is_waited_for_while_the_api_server_has_trouble(monkeypatch: 
 def test_a_roll_out_that_may_not_be_seen_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """That does not pass by itself."""
     monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
-    api, lease, unused = Api(ApiError("forbidden", 403)), Lease(), cast("Any", None)
 
     with pytest.raises(ApiError, match="forbidden"):
-        asyncio.run(healer.Healer(cast("Any", api), cast("Any", lease), unused, unused, unused, unused).run())
+        heal(Api(ApiError("forbidden", 403)), Lease())

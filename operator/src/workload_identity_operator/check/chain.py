@@ -85,6 +85,7 @@ def chain_of(
     """
     account = cluster.one("ServiceAccount", account_of(pod), pod["metadata"]["namespace"])
     present = annotations_of(account or {})
+    hidden = account is None and not cluster.saw("ServiceAccount")
     use = use_of(pod)
     if use == "false":
         yield Step("label of the pod", "ok", f'{contract.USE_LABEL}: "false", so it has no identity')
@@ -100,14 +101,14 @@ def chain_of(
     state: State = "ok" if chosen else ("unseen" if undecided else "wrong")
     yield Step("label of the pod", state, told)
     where = f"{pod['metadata']['namespace']}/{account_of(pod)}"
-    if account is None and not cluster.saw("ServiceAccount"):
+    if hidden:
         yield Step("ServiceAccount", "unseen", f"{where}: needs get on serviceaccounts")
     else:
         there = "is there" if account else "is not there"
         yield Step("ServiceAccount", "ok" if account else "wrong", f"{where} {there}")
     client = present.get(contract.CLIENT_ID, "")
     clients = sorted(_values(pod, contract.ENV_CLIENT_ID))
-    if account is None and not cluster.saw("ServiceAccount"):
+    if hidden:
         yield Step("client id", "unseen", f"{where}: needs get on serviceaccounts")
     else:
         state = "wrong" if "client-id-invalid" in codes or not (client or clients) else "ok"

@@ -860,21 +860,19 @@ def _wiring_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
     annotated = _annotated(cluster)
     kept = {wiring["metadata"]["namespace"] for wiring in cluster.all("PodWiring")}
     for namespace in sorted(annotated.keys() | kept):
-        accounts = annotated.get(namespace, {})
-        about = Object("PodWiring", contract.POD_WIRING_NAME, namespace)
-        stored = cluster.one("PodWiring", contract.POD_WIRING_NAME, namespace)
-        if stored is None:
-            yield Finding("podwiring-outdated", about, "one, of the annotations", "not there", _WRITES)
-            continue
-        yield from _table_findings(cluster, release, stored, accounts)
+        yield from _table_findings(cluster, release, namespace, annotated.get(namespace, {}))
 
 
 def _table_findings(
-    cluster: Cluster, release: Release, stored: Json, accounts: Mapping[str, Mapping[str, str]]
+    cluster: Cluster, release: Release, namespace: str, accounts: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Finding]:
     """Tell what is wrong with the PodWiring of a namespace with these annotated ServiceAccounts."""
+    about = Object("PodWiring", contract.POD_WIRING_NAME, namespace)
+    stored = cluster.one("PodWiring", contract.POD_WIRING_NAME, namespace)
+    if stored is None:
+        yield Finding("podwiring-outdated", about, "one, of the annotations", "not there", _WRITES)
+        return
     spec = stored.get("spec") or {}
-    about = Object("PodWiring", contract.POD_WIRING_NAME, stored["metadata"]["namespace"])
     keeper = annotations_of(stored).get(contract.POD_WIRING_KEEPER, release.configuration_name)
     ours, there = keeper == release.configuration_name, cluster.one(MWC, keeper) is not None
     if not accounts:
