@@ -136,6 +136,9 @@ def test_roll_outs_are_complete(workload: Json, complete: bool) -> None:
         (deployment(availableReplicas=0), ""),  # crash for want of an identity: a restart mends that
         (stateful_set({"updateStrategy": {"type": "OnDelete"}}), "OnDelete"),
         (stateful_set({"updateStrategy": {"rollingUpdate": {"partition": 2}}}), "partition 2"),
+        (stateful_set(availableReplicas=3), "one of its pods is not available"),
+        (stateful_set({"podManagementPolicy": "Parallel"}, availableReplicas=3), ""),
+        (stateful_set(updateRevision="b", updatedReplicas=1, availableReplicas=3), "under way"),
         (daemon_set({"updateStrategy": {"type": "OnDelete"}}), "OnDelete"),
         ({**deployment(), "metadata": {"deletionTimestamp": "now"}}, "deleted"),
     ],
@@ -203,14 +206,39 @@ def test_a_roll_out_that_was_given_up_is_told_from_the_one_before() -> None:
     assert has_failed(deployment()) == ""
 
 
-def test_paths_and_words_for_owners() -> None:
-    """Each kind is found where it is, and told how it is made anew by hand."""
+def test_paths_for_owners() -> None:
+    """Each kind is found where it is; one of the same name in another group is none that we know."""
     reference = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "agent"}
 
     assert path_of(reference, "shop") == "/apis/apps/v1/namespaces/shop/daemonsets/agent"
     assert path_of({**reference, "apiVersion": "apps.example/v1"}, "shop") is None
-    assert by_hand(reference, "shop") == "kubectl rollout restart daemonset agent --namespace shop"
-    assert 'have "Rollout" web' in by_hand({"kind": "Rollout", "name": "web"}, "shop")
+
+
+@pytest.mark.parametrize(
+    ("version", "workload", "words"),
+    [
+        ("apps/v1", deployment(), "kubectl rollout restart deployment web --namespace shop"),
+        ("apps/v1", {"kind": "Deployment"}, "kubectl rollout restart deployment web --namespace shop"),
+        ("apps/v1", stateful_set(), "kubectl rollout restart statefulset web --namespace shop"),
+        ("apps/v1", stateful_set({"updateStrategy": {"type": "OnDelete"}}), "delete these pods"),
+        ("apps/v1", stateful_set({"updateStrategy": {"rollingUpdate": {"partition": 2}}}), "delete these"),
+        ("apps/v1", stateful_set(availableReplicas=3), "delete these pods"),
+        ("apps/v1", daemon_set({"updateStrategy": {"type": "OnDelete"}}), "delete these pods"),
+        ("apps/v1", daemon_set(numberAvailable=3), "kubectl rollout restart daemonset web --namespace shop"),
+        ("apps/v1", {"kind": "ReplicaSet"}, "delete these pods"),
+        ("batch/v1", {"kind": "Job"}, "delete the Job and create it again"),
+        ("batch/v1", {"kind": "CronJob"}, "those of its next run have one"),
+        ("v1", {"kind": "Pod"}, "delete it and create it again"),
+        ("argoproj.io/v1alpha1", {"kind": "Rollout"}, 'have "Rollout" web make them anew'),
+        ("apps.kruise.io/v1beta1", {"kind": "StatefulSet"}, 'have "StatefulSet" web make them anew'),
+        ("batch.volcano.sh/v1alpha1", {"kind": "Job"}, 'have "Job" web make them anew'),
+    ],
+)
+def test_words_for_owners(version: str, workload: Json, words: str) -> None:
+    """They say what makes the pods anew, and never a restart that would leave them as they are."""
+    reference = {"apiVersion": version, "kind": workload["kind"], "name": "web"}
+
+    assert by_hand(reference, "shop", workload if "spec" in workload else None).startswith(words)
 
 
 @pytest.mark.parametrize(

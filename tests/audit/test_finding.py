@@ -31,8 +31,18 @@ def eventually_counts(inside: Namespace, **wanted: int) -> None:
     eventually(lambda: counts(inside) == wanted, WITHIN)
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "ReplicaSet", "Job", "CronJob", "Pod"])
-def test_unwired_pods_are_told_of_their_owner(inside: Namespace, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("Deployment", "kubectl rollout restart deployment web"),
+        ("StatefulSet", "delete these pods"),  # its first is never ready here, and so never replaced
+        ("ReplicaSet", "delete these pods"),
+        ("Job", "delete the Job"),
+        ("CronJob", "those of its next run"),
+        ("Pod", "delete it"),
+    ],
+)
+def test_unwired_pods_are_told_of_their_owner(inside: Namespace, kind: str, advice: str) -> None:
     """Pods made before their ServiceAccount was annotated are counted, and their owner has an Event."""
     inside.account("web")
     if kind == "Pod":
@@ -47,7 +57,7 @@ def test_unwired_pods_are_told_of_their_owner(inside: Namespace, kind: str) -> N
 
     eventually_counts(inside, unwired=1)
     note = eventually(lambda: events_of(inside, kind, "web").get("PodsUnwired"), WITHIN)
-    assert "has no Azure identity" in note
+    assert f"has no Azure identity; to mend it: {advice}" in note
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from typing import Any, cast
 import pytest
 
 from workload_identity_operator import events, healer
+from workload_identity_operator.audit import Finding, State
+from workload_identity_operator.auditor import Owner
 from workload_identity_operator.kube import ApiError
 
 
@@ -63,6 +65,41 @@ def test_events_can_be_stored(name: str) -> None:
     assert len(digest) == 16
     assert set(event["note"]) == {"身"}
     assert 990 < len(event["note"].encode()) <= 1024
+
+
+def finding(pod: str, state: State, reason: str, *, refused: bool = False) -> Finding:
+    """Return what is wrong with a pod of Deployment `web`."""
+    return Finding("a", pod, pod, "web", state, reason, refused=refused)
+
+
+def owner(*findings: Finding) -> Owner:
+    """Return the Deployment that they are of."""
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "1"}
+    found = Owner("a", reference, "restart it")
+    for one in findings:
+        found.add(one)
+    return found
+
+
+def test_a_pod_that_would_be_refused_hides_nothing_of_the_others() -> None:
+    """What is wrong with those that can be helped is told first, with the way to mend it."""
+    refused = finding("old", "unwired", "would be refused", refused=True)
+    found = owner(refused, finding("web-1", "outdated", "is outdated"), finding("web-2", "wrong", "is wrong"))
+
+    reason, note = found.told()
+
+    assert reason is events.OUTDATED
+    assert (
+        note == "2 of its pods (web-1, web-2): is outdated; to mend it: restart it; 1 more: would be refused"
+    )
+    assert found.counts == {"unwired": 1, "outdated": 1, "wrong": 1}
+
+
+def test_pods_that_would_all_be_refused_are_no_good_to_make_anew() -> None:
+    """Then there is no such way: the mistake is to be mended first."""
+    refused = finding("old", "unwired", "would be refused", refused=True)
+
+    assert owner(refused).told() == (events.UNWIRED, "1 of its pods (old): would be refused")
 
 
 def test_a_roll_out_is_waited_for_while_the_api_server_has_trouble(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,16 @@ from typing import Final
 
 from workload_identity_operator import contract, events
 from workload_identity_operator.accounts import Accounts
-from workload_identity_operator.audit import STATES, Finding, Origin, Rules, audit, was_unchanged, written_in
+from workload_identity_operator.audit import (
+    STATES,
+    Finding,
+    Origin,
+    Rules,
+    State,
+    audit,
+    was_unchanged,
+    written_in,
+)
 from workload_identity_operator.errors import PodRefused
 from workload_identity_operator.healing import Plan, by_hand, path_of, plan_of, template_of
 from workload_identity_operator.kube import ApiError, KubeApi
@@ -88,31 +97,62 @@ def reach_of(configuration: Json) -> Reach | None:
 
 
 @dataclass(slots=True)
+class Pods:
+    """Pods of one owner that are not wired as they should be.
+
+    Attributes:
+        counts: How many are in which state.
+        examples: Names of some of them.
+        reasons: What is wrong with the first of each state.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    reasons: dict[State, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        """The worst of their states."""
+        return next(state for state in STATES if state in self.reasons)
+
+    def add(self, finding: Finding) -> None:
+        """Count one."""
+        self.counts[finding.state] += 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(finding.pod)
+        self.reasons.setdefault(finding.state, finding.reason)
+
+
+@dataclass(slots=True)
 class Owner:
     """Whoever made pods that are not wired as they should be, or one such pod that nobody made.
 
     Attributes:
         namespace: Its namespace.
         reference: Its apiVersion, kind, name and uid.
-        counts: How many of its pods are in which state.
-        examples: Names of some of them.
+        advice: How a person makes its pods anew, a clause.
         accounts: Names of their ServiceAccounts.
-        reasons: What is wrong with the first of each state.
-        refused: Whether a pod like it would be refused.
+        mendable: Those of them that it helps to make anew.
+        refused: The others: a pod like them would be refused.
     """
 
     namespace: str
     reference: Json
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
+    advice: str
     accounts: set[str] = field(default_factory=set)
-    reasons: dict[str, str] = field(default_factory=dict)
-    refused: bool = False
+    mendable: Pods = field(default_factory=Pods)
+    refused: Pods = field(default_factory=Pods)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many of its pods are in which state."""
+        return self.mendable.counts + self.refused.counts
 
     @property
     def reason(self) -> str:
-        """What is wrong with the worst of them, a clause."""
-        return next(self.reasons[state] for state in STATES if state in self.reasons)
+        """What is wrong with the worst of them, a clause: of the mendable ones, where there are any."""
+        pods = self._foremost()
+        return pods.reasons[pods.state]
 
     def regarding(self) -> Json:
         """Return it as an Event has it."""
@@ -121,25 +161,26 @@ class Owner:
 
     def add(self, finding: Finding) -> None:
         """Count a pod of it."""
-        self.counts[finding.state] += 1
         self.accounts.add(finding.account)
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append(finding.pod)
-        self.reasons.setdefault(finding.state, finding.reason)
-        self.refused = self.refused or finding.refused
+        (self.refused if finding.refused else self.mendable).add(finding)
 
     def told(self) -> tuple[events.Reason, str]:
         """Return reason and note of its Event."""
-        state = next(state for state in STATES if self.counts[state])
+        pods = self._foremost()
         if self.reference["kind"] == "Pod":
             said = f"the pod {self.reason}"
         else:
-            count = self.counts.total()
-            shown = ", ".join(self.examples) + (" …" if count > len(self.examples) else "")
+            count = pods.counts.total()
+            shown = ", ".join(pods.examples) + (" …" if count > len(pods.examples) else "")
             said = f"{count} of its pods ({shown}): {self.reason}"
-        if self.refused:
-            return _REASONS[state], said
-        return _REASONS[state], f"{said}; to mend it: {by_hand(self.reference, self.namespace)}"
+        if pods is self.mendable:
+            said = f"{said}; to mend it: {self.advice}"
+            if others := self.refused.counts.total():
+                said = f"{said}; {others} more: {self.refused.reasons[self.refused.state]}"
+        return _REASONS[pods.state], said
+
+    def _foremost(self) -> Pods:
+        return self.mendable if self.mendable.reasons else self.refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +309,8 @@ class Auditor:
                 wired, findings = await self._judged(namespace, page, makers)
                 counts["wired"] += wired
                 for finding in findings:
-                    reference = await makers.owner(finding)
-                    owner = owners.setdefault(reference["uid"], Owner(namespace, reference))
+                    reference, advice = makers.owner(finding)
+                    owner = owners.setdefault(reference["uid"], Owner(namespace, reference, advice))
                     owner.add(finding)
                     counts[finding.state] += 1
         return Found({state: counts[state] for state in ("wired", *STATES)}, owners)
@@ -407,7 +448,7 @@ class _Makers:
     def __init__(self, api: KubeApi, namespace: str) -> None:
         self._api = api
         self._namespace = namespace
-        self._owners: dict[str, Json] = {}
+        self._owners: dict[str, tuple[Json, str]] = {}
         self._written: dict[str, Origin] = {}
         self._accounts: dict[str, Json | None] = {}
 
@@ -422,24 +463,26 @@ class _Makers:
         await asyncio.gather(*(self._learn(reference, limit) for reference in unknown.values()))
 
     async def _learn(self, reference: Json, limit: asyncio.Semaphore) -> None:
-        uid, owner = reference["uid"], reference
+        uid, owner, workload = reference["uid"], reference, None
         if path := path_of(reference, self._namespace):
             async with limit:
                 found = await self._api.get(path)
             if found and found["metadata"]["uid"] == uid:
                 owners = found["metadata"].get("ownerReferences") or ()
                 owner = next((above for above in owners if above.get("controller")), reference)
+                workload = found if owner is reference else None
                 try:
                     self._written[uid] = Origin(written_in(template_of(found)))
                 except PodRefused as refusal:
                     _log.debug("the template of %s cannot be read: %s", reference["name"], refusal)
-        self._owners[uid] = owner
+        self._owners[uid] = owner, by_hand(owner, self._namespace, workload)
 
-    async def owner(self, finding: Finding) -> Json:
-        """Return the reference of whoever, in the end, made a pod; of itself where nobody did."""
+    def owner(self, finding: Finding) -> tuple[Json, str]:
+        """Return whoever, in the end, made a pod (itself where nobody did), and how to have it made anew."""
         if finding.controller:
             return self._owners[finding.controller["uid"]]
-        return {"apiVersion": "v1", "kind": "Pod", "name": finding.pod, "uid": finding.uid}
+        itself = {"apiVersion": "v1", "kind": "Pod", "name": finding.pod, "uid": finding.uid}
+        return itself, by_hand(itself, self._namespace)
 
     async def origin(self, finding: Finding, pod: Json) -> Origin:
         """Return what else is known of how a pod came to be."""

@@ -231,7 +231,7 @@ class Healer:
         """Evict one pod of a workload that would not replace it by itself, and see its successor come."""
         query, namespace = _pods_of(workload), owner.namespace
         before = await self._living(namespace, query)
-        pod = next((name for name in owner.examples if name in before), "")
+        pod = next((name for name in owner.mendable.examples if name in before), "")
         if not pod:
             return False  # it is gone: what came since is seen by the next audit
         try:

@@ -34,6 +34,13 @@ _PATHS: Final = {
 }
 RESTARTED: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
 EVICTED: Final = frozenset({"ReplicaSet", "ReplicationController"})
+_OTHERWISE: Final = {
+    "Pod": "delete it and create it again, nobody else would",
+    "Job": "delete the Job and create it again, no restart replaces its pods",
+    "CronJob": "those of its next run have one, or delete the Job of this one",
+    **dict.fromkeys(EVICTED, "delete these pods, and it makes new ones"),
+}
+"""How a person makes pods of such an owner anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +95,36 @@ def template_of(workload: Json) -> Json:
 
 
 def obstacle(workload: Json) -> str:
-    """Return why a restart would not replace a workload's pods; "" when it would."""
-    spec, kind = workload.get("spec") or {}, workload["kind"]
-    strategy = spec.get("strategy" if kind == "Deployment" else "updateStrategy") or {}
-    rolling = strategy.get("rollingUpdate") or {}
+    """Return why a restart would not replace a workload's pods, or not now; "" when it would."""
     if workload["metadata"].get("deletionTimestamp"):
         return "it is being deleted"
-    if kind == "Deployment" and spec.get("paused"):
+    if workload["kind"] == "Deployment" and (workload.get("spec") or {}).get("paused"):
         return "its roll-outs are paused; resume them"
-    if strategy.get("type") == "OnDelete":
-        return "its updateStrategy is OnDelete; delete its pods when it suits you"
-    if kind == "StatefulSet" and rolling.get("partition"):
-        return f"its updateStrategy leaves the pods below partition {rolling['partition']} as they are"
-    if _is_rolling(workload):
+    why = _kept_by_strategy(workload)
+    if not why and _is_rolling(workload):
         return "a roll-out of it is under way"
+    why = why or _kept_by_order(workload)
+    return why and f"{why}; delete these pods when it suits you"
+
+
+def _kept_by_strategy(workload: Json) -> str:
+    """Return why a StatefulSet or DaemonSet has pods that only a deletion replaces; "" when it has none."""
+    kind = workload["kind"]
+    strategy = {} if kind == "Deployment" else (workload.get("spec") or {}).get("updateStrategy") or {}
+    if strategy.get("type") == "OnDelete":
+        return "its updateStrategy is OnDelete"
+    partition = (strategy.get("rollingUpdate") or {}).get("partition")
+    if kind == "StatefulSet" and partition:
+        return f"its updateStrategy leaves the pods below partition {partition} as they are"
     return ""
+
+
+def _kept_by_order(workload: Json) -> str:
+    """Return why a StatefulSet that goes by its pods' order replaces none now; "" when it does."""
+    parallel = (workload.get("spec") or {}).get("podManagementPolicy") == "Parallel"
+    if workload["kind"] != "StatefulSet" or parallel or _available(workload) >= _replicas(workload):
+        return ""
+    return "one of its pods is not available, and before that it replaces none"
 
 
 def is_complete(workload: Json) -> bool:
@@ -116,7 +138,7 @@ def is_complete(workload: Json) -> bool:
     if kind == "Deployment":
         return int(status.get("availableReplicas", 0)) >= int(status.get("updatedReplicas", 0))
     if kind == "StatefulSet":
-        return int(status.get("availableReplicas", status.get("readyReplicas", 0))) >= _replicas(workload)
+        return _available(workload) >= _replicas(workload)
     return int(status.get("numberAvailable", 0)) >= int(status.get("desiredNumberScheduled", 0))
 
 
@@ -199,18 +221,22 @@ def restarted(workload: Json) -> tuple[str, str]:
     return str(annotations.get(contract.RESTARTED_AT, "")), str(annotations.get(contract.RESTARTED_FOR, ""))
 
 
-def by_hand(reference: Mapping[str, Any], namespace: str) -> str:
-    """Return how a person makes an owner's pods anew, a clause."""
+def by_hand(reference: Mapping[str, Any], namespace: str, workload: Json | None = None) -> str:
+    """Return how a person makes an owner's pods anew, a clause.
+
+    Args:
+        reference: Its apiVersion, kind and name.
+        namespace: Its namespace.
+        workload: As stored, where that is known.
+    """
     kind, name = str(reference["kind"]), str(reference["name"])
+    if path_of(reference, namespace) is None and kind not in {"CronJob", "Pod"}:
+        return f"have {quoted(kind, 40)} {name} make them anew"  # other groups have a StatefulSet or Job too
     if kind in RESTARTED:
+        if workload and (why := _kept_by_strategy(workload) or _kept_by_order(workload)):
+            return f"delete these pods, and it makes new ones; a restart would not, since {why}"
         return f"kubectl rollout restart {kind.lower()} {name} --namespace {namespace}"
-    if kind == "Pod":
-        return "delete it and create it again, nobody else would"
-    if kind in {"Job", "CronJob"}:
-        return "those of its next run have one, or delete the Job and create it again"
-    if kind in EVICTED:
-        return "delete these pods, and it makes new ones"
-    return f"have {quoted(kind, 40)} {name} make them anew"
+    return _OTHERWISE[kind]
 
 
 def _is_rolling(workload: Json) -> bool:
@@ -224,6 +250,12 @@ def _is_rolling(workload: Json) -> bool:
         return False  # its updatedReplicas are counted anew for each roll-out
     updated = int(status.get("updatedReplicas", 0))
     return updated < _replicas(workload) or int(status.get("replicas", 0)) > updated
+
+
+def _available(workload: Json) -> int:
+    """Return how many pods of a StatefulSet are available."""
+    status = workload.get("status") or {}
+    return int(status.get("availableReplicas", status.get("readyReplicas", 0)))
 
 
 def _replicas(workload: Json) -> int:
