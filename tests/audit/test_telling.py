@@ -1,14 +1,19 @@
 """What the operator tells and waits for, with an API server that is played: few are this unkind."""
 
 import asyncio
+import itertools
 from typing import Any, cast
 
 import pytest
 
-from workload_identity_operator import events, healer
-from workload_identity_operator.audit import Finding, State
-from workload_identity_operator.auditor import Owner
+from testkit.cases import ENVIRONMENT
+from workload_identity_operator import contract, events, healer
+from workload_identity_operator.audit import Finding, Rules, State
+from workload_identity_operator.auditor import Owner, Reach
+from workload_identity_operator.healing import Plan
 from workload_identity_operator.kube import ApiError
+from workload_identity_operator.metrics import Metrics
+from workload_identity_operator.settings import Flags, read_settings
 
 
 class Api:
@@ -38,15 +43,19 @@ class Lease:
         return self.roll_out
 
     async def remember(self, what: str) -> None:
-        """Take another, and end the test."""
+        """Take another, and end the test when it is to be forgotten."""
         self.roll_out = what
-        raise asyncio.CancelledError
+        if not what:
+            raise asyncio.CancelledError
 
 
-def heal(api: Api, lease: Lease) -> None:
-    """Run a healer until something ends it."""
-    unused = cast("Any", None)
-    asyncio.run(healer.Healer(cast("Any", api), cast("Any", lease), unused, unused, unused, unused).run())
+def take_over(api: object, lease: Lease) -> Metrics:
+    """Run a healer until it has done with the roll-out of before; return what it counted."""
+    unused, metrics = cast("Any", None), Metrics()
+    one = healer.Healer(cast("Any", api), cast("Any", lease), unused, unused, metrics, unused)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(one.run())
+    return metrics
 
 
 @pytest.mark.parametrize("name", ["web", "l" * 199 + "-" + "x" * 20, "l" * 198 + ".-" + "x" * 20])
@@ -72,9 +81,9 @@ def finding(pod: str, state: State, reason: str, *, refused: bool = False) -> Fi
     return Finding("a", pod, pod, "web", state, reason, refused=refused)
 
 
-def owner(*findings: Finding) -> Owner:
+def owner(*findings: Finding, name: str = "web") -> Owner:
     """Return the Deployment that they are of."""
-    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "1"}
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": name}
     found = Owner("a", reference, "restart it")
     for one in findings:
         found.add(one)
@@ -108,16 +117,141 @@ def test_a_roll_out_is_waited_for_while_the_api_server_has_trouble(monkeypatch: 
     trouble = [ApiError("away"), ApiError("too many requests", 429), ApiError("no leader", 503)]
     api, lease = Api(*trouble, None), Lease()
 
-    with pytest.raises(asyncio.CancelledError):
-        heal(api, lease)
+    metrics = take_over(api, lease)
 
     assert api.answers == []
     assert lease.roll_out == ""
+    assert b'heals_total{outcome="no-help"} 0.0' in metrics.exposition()
 
 
-def test_a_roll_out_that_may_not_be_seen_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That does not pass by itself."""
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ApiError("no leader", 503), "could not be looked at: no leader"),
+        (ApiError("forbidden", 403), "forbid"),
+    ],
+)
+def test_a_roll_out_that_cannot_be_seen_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: ApiError, said: str
+) -> None:
+    """Trouble without an end, or a right that is gone: told, counted, and pods are audited on."""
     monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(healer, "UNSEEN_AFTER", 0.0)
+    lease = Lease()
 
-    with pytest.raises(ApiError, match="forbidden"):
-        heal(Api(ApiError("forbidden", 403)), Lease())
+    metrics = take_over(Api(error), lease)
+
+    assert lease.roll_out == ""
+    assert said in caplog.text
+    assert b'heals_total{outcome="no-help"} 1.0' in metrics.exposition()
+
+
+class Cluster:
+    """Has Deployments of one pod, and answers as told: a healer's API server, Lease, health and auditor."""
+
+    reach = Reach({}, {}, label_only=False, plan=Plan("restart", 3600))
+    ready = True
+    replicas = 1
+
+    def __init__(self, *, answers: bool = True, forgets: bool = True) -> None:
+        self.answers = answers
+        self.forgets = forgets
+        self.available = itertools.cycle((1,))
+        self.restarted: dict[str, dict[str, Any]] = {}
+        self.waited = asyncio.Event()
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """Return a Deployment."""
+        name = path.rpartition("/")[2]
+        counts = {"replicas": self.replicas, "updatedReplicas": self.replicas}
+        counts["availableReplicas"] = next(self.available)
+        template = {"metadata": self.restarted.get(name, {}), "spec": {"containers": [{"name": "app"}]}}
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "namespace": "a", "uid": name, "resourceVersion": "1"},
+            "spec": {"replicas": self.replicas, "template": template},
+            "status": counts,
+        }
+
+    async def merge(self, path: str, body: dict[str, Any], _: str) -> dict[str, Any]:
+        """Store a restart, and answer or not."""
+        self.restarted[path.rpartition("/")[2]] = body["spec"]["template"]["metadata"]
+        if not self.answers:
+            raise ApiError("timed out")
+        return await self.get(path)
+
+    async def metadata(self, _: str) -> dict[str, Any]:
+        """Return a ServiceAccount's."""
+        return {"annotations": {contract.CLIENT_ID: "11111111-2222-3333-4444-555555555555"}}
+
+    async def budgets(self, _: str) -> list[Any]:
+        """Return that there are none."""
+        return []
+
+    async def create(self, _: str, __: object) -> None:
+        """Take an Event."""
+
+    async def remembered(self) -> str:
+        """Return that no roll-out is waited for."""
+        return ""
+
+    async def remember(self, what: str) -> None:
+        """Take the roll-out that is waited for; forget it only if told to."""
+        if not what and not self.forgets:
+            self.waited.set()
+            raise ApiError("forbidden", 403)
+
+    def may_wire(self, _: str) -> bool:
+        """Return that pods are wired."""
+        return True
+
+    def rules(self) -> Rules:
+        """Return what pods are judged by."""
+        return Rules(read_settings(Flags(), ENVIRONMENT))
+
+    def changed(self, _: str) -> None:
+        """Take that something was done."""
+
+    async def examine(self, _: str, __: object) -> None:
+        """Say that pods may not be listed."""
+        self.waited.set()
+        raise ApiError("forbidden", 403)
+
+
+def test_what_was_so_before_is_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods that crash are ready now and then: their roll-out is given up all the same."""
+    monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(healer, "STUCK_AFTER", 0.01)
+    cluster, lease = Cluster(), Lease()
+    cluster.replicas, cluster.available = 2, itertools.cycle((0, 1))
+    lease.roll_out = "/apis/apps/v1/namespaces/a/deployments/web web"
+
+    metrics = take_over(cluster, lease)
+
+    assert b'heals_total{outcome="no-help"} 1.0' in metrics.exposition()
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["answered", "unanswered"])
+@pytest.mark.parametrize("forgets", [True, False], ids=["pods-unseen", "lease-unwritten"])
+def test_restarts_are_spaced_whatever_goes_wrong_after_one(
+    monkeypatch: pytest.MonkeyPatch, *, answers: bool, forgets: bool
+) -> None:
+    """What is stored is a restart, whether or not the API server said so, and whatever it says then."""
+    monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
+    faulty = finding("web-1", "unwired", "has no Azure identity")
+
+    async def restarted() -> list[str]:
+        cluster: Any = Cluster(answers=answers, forgets=forgets)
+        settings = read_settings(Flags(), ENVIRONMENT)
+        one = healer.Healer(cluster, cluster, cluster, settings, Metrics(), cluster)
+        running = asyncio.create_task(one.run())
+        await asyncio.sleep(0)
+        one.take("a", [owner(faulty), owner(faulty, name="api")])
+        await cluster.waited.wait()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        running.cancel()
+        return list(cluster.restarted)
+
+    assert asyncio.run(restarted()) == ["api"]

@@ -8,9 +8,9 @@ whichever replica comes next. Where three in a row did not help, something else 
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from workload_identity_operator import events, healing
 from workload_identity_operator.accounts import ours
@@ -24,10 +24,14 @@ from workload_identity_operator.metrics import Metrics
 from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json
 
+T = TypeVar("T")
+
 LOOK_EVERY: Final = 1.0
 """Seconds between looks at a roll-out."""
 STUCK_AFTER: Final = 10 * 60.0
 """Seconds in which nothing of a roll-out moves, after which it is given up."""
+UNSEEN_AFTER: Final = 30 * 60.0
+"""Seconds in which the API server has trouble, and so its controllers, after which it is given up as well."""
 ONCE_IN: Final = 24 * 3600.0
 """Seconds in which an owner is restarted once for the same identity."""
 MOST_FAILURES: Final = 3
@@ -81,11 +85,10 @@ class Healer:
     async def run(self) -> None:
         """Heal for ever, one owner after the other."""
         self._waiting.clear()
-        path, _, uid = (await self._lease.remembered()).partition(" ")
-        if uid:  # the roll-out that whoever held the Lease before us waited for
-            _log.info("a roll-out is waited for", extra={"path": path})
-            await self._roll_out(path, uid)
-            await self._lease.remember("")
+        try:
+            await self._take_over()
+        except ApiError as error:
+            _log.warning("whether a roll-out is to be waited for cannot be told: %s", error)
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -101,6 +104,21 @@ class Healer:
                     _log.warning("restarts do not help: healing rests", extra={"seconds": REST})
                     await asyncio.sleep(REST)
                     self._failures = 0
+
+    async def _take_over(self) -> None:
+        """Wait for the roll-out that whoever held the Lease before us waited for, if there is one."""
+        path, _, uid = (await _answer(self._lease.remembered)).partition(" ")
+        if not uid:
+            return
+        _log.info("a roll-out is waited for", extra={"path": path})
+        try:
+            why = await self._roll_out(path, uid)
+        except ApiError as error:
+            why = str(error)  # such as where healing was switched off, and its rights are gone
+        if why:
+            self._metrics.healed("no-help")
+            _log.warning("that roll-out is waited for no longer: %s", why, extra={"path": path})
+        await _answer(lambda: self._lease.remember(""))
 
     def _next(self) -> Owner | None:
         """Return who is next; each is looked at once an audit."""
@@ -169,57 +187,72 @@ class Healer:
         return healing.budget_in_the_way(budgets, labels, taken)
 
     async def _restart(self, owner: Owner, path: str, workload: Json, wanted: str) -> bool:
-        """Restart a workload and see it through."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        uid = workload["metadata"]["uid"]
-        await self._lease.remember(f"{path} {uid}")
-        try:
-            stored = await self._api.merge(path, healing.restart_patch(workload, now, wanted), _MANAGER)
-        except ApiError as error:
-            if error.status == _CHANGED:
-                return False  # it was changed since it was read: next time
-            raise
+        """Restart a workload and see it through; return whether it was restarted."""
+        await self._lease.remember(f"{path} {workload['metadata']['uid']}")
+        stored = await self._store(path, workload, wanted)
+        if stored is None:
+            return False  # it was changed since it was read: next time
         counts = {state: count for state, count in owner.counts.items() if count}
         _log.info("restarted %s", _named(owner), extra={"pods": counts})
         self._metrics.healed("restarted")
         note = f"so that its pods are wired: {owner.counts.total()} of them were not as they should be"
         await events.tell(self._api, stored, events.RESTARTED, note)
-        stuck = await self._roll_out(path, uid)
-        await self._lease.remember("")
+        try:
+            await self._see_through(owner, path, workload)
+        except ApiError as error:
+            _log.warning("whether %s is healed cannot be told: %s", _named(owner), error)
+        return True
+
+    async def _store(self, path: str, workload: Json, wanted: str) -> Json | None:
+        """Store a restart; return the workload as stored, None where it was changed since it was read."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
+            return await self._api.merge(path, healing.restart_patch(workload, now, wanted), _MANAGER)
+        except ApiError as error:
+            if error.status == _CHANGED:
+                return None
+            if not _passes(error):
+                raise
+            found = await _answer(lambda: self._api.get(path))  # it may be stored all the same
+            if found is None or healing.restarted(found) != (now, wanted):
+                raise
+            return found
+
+    async def _see_through(self, owner: Owner, path: str, workload: Json) -> None:
+        """Wait until a workload that was restarted is healed, or is not."""
+        stuck = await self._roll_out(path, workload["metadata"]["uid"])
         self._auditor.changed(owner.namespace)
+        await _answer(lambda: self._lease.remember(""))
         if stuck is None:
-            return True  # it is gone
-        why = stuck or await self._still_faulty(owner, workload)
+            return  # it is gone
+        why = stuck or await _answer(lambda: self._still_faulty(owner, workload))
         if why:
             self._failures += 1
             await self._tell(owner, events.NO_HELP, "no-help", f"it is not restarted again: {why}")
-            return True
+            return
         self._failures = 0
         self._metrics.healed("healed")
         _log.info("%s is healed", _named(owner))
-        return True
 
     async def _roll_out(self, path: str, uid: str) -> str | None:
         """Wait until a roll-out is through; return why it is not, None when its owner is gone."""
-        moved, seen = time.monotonic(), None
+        wait = _Wait()
         while True:
             await asyncio.sleep(LOOK_EVERY)
             try:
                 workload = await self._api.get(path)
             except ApiError as error:
-                if error.status and error.status < _SERVERS and error.status != _TOO_MANY_REQUESTS:
-                    raise
-                continue  # the API server is away, or has too much to do: so are its controllers
+                if why := wait.unseen(error):
+                    return why
+                continue
             if workload is None or workload["metadata"]["uid"] != uid:
                 return None
             if healing.is_complete(workload):
                 return ""
             if why := healing.has_failed(workload):
                 return f"its roll-out does not go on: {why}"
-            if (now := healing.progress(workload)) != seen:
-                moved, seen = time.monotonic(), now
-            if time.monotonic() - moved > STUCK_AFTER:
-                return f"nothing of its roll-out moved for {STUCK_AFTER / 60:.0f} minutes"
+            if why := wait.seen(healing.progress(workload)):
+                return why
 
     async def _still_faulty(self, owner: Owner, workload: Json) -> str:
         """Return what is still wrong with a workload's pods; "" when nothing is."""
@@ -242,27 +275,44 @@ class Healer:
                 await self._tell(owner, events.WITHHELD, "withheld", why)
             if error.status in {404, _CHANGED, _TOO_MANY_REQUESTS}:
                 return False
-            raise
+            # Where the API server has trouble it may be evicted all the same.
+            if not _passes(error) or pod in await _answer(lambda: self._living(namespace, query)):
+                raise
         _log.info("evicted pod %s of %s", pod, _named(owner))
         self._metrics.healed("evicted")
         await self._told.tell(owner.regarding(), events.EVICTED, f"evicted pod {pod}: it {owner.reason}")
-        replaced = await self._is_replaced(namespace, query, pod, before)
-        found = await self._auditor.examine(namespace, [(query, "")])
-        self._auditor.changed(namespace)
-        again = found.owners.get(owner.reference["uid"])
-        if not replaced or (again and again.counts.total() >= owner.counts.total()):
+        try:
+            why = await self._successor(owner, query, pod, before)
+        except ApiError as error:
+            _log.warning("whether pod %s is replaced cannot be told: %s", pod, error)
+            return True
+        if why:
             self._failures += 1
             self._no_help[owner.reference["uid"]] = wanted
-            why = f"its successor {again.reason}" if again and replaced else "no successor became ready"
             await self._tell(owner, events.NO_HELP, "no-help", f"pod {pod} was evicted, no more are: {why}")
-            return True
-        self._failures = 0
+        else:
+            self._failures = 0
+        return True
+
+    async def _successor(
+        self, owner: Owner, query: str, pod: str, before: Mapping[str, tuple[str, bool]]
+    ) -> str:
+        """Wait for the successor of a pod that was evicted; return why it is no better, "" when it is."""
+        namespace = owner.namespace
+        replaced = await self._is_replaced(namespace, query, pod, before)
+        self._auditor.changed(namespace)
+        found = await _answer(lambda: self._auditor.examine(namespace, [(query, "")]))
+        again = found.owners.get(owner.reference["uid"])
+        if not replaced:
+            return "no successor became ready"
+        if again and again.counts.total() >= owner.counts.total():
+            return f"its successor {again.reason}"
         if again:
             self._waiting.setdefault(namespace, {})[owner.reference["uid"]] = again
         else:
             self._metrics.healed("healed")
             _log.info("%s is healed", _named(owner))
-        return True
+        return ""
 
     async def _living(self, namespace: str, query: str) -> dict[str, tuple[str, bool]]:
         """Return uid, and whether it is ready, of pods that are not on their way out, by name."""
@@ -277,13 +327,19 @@ class Healer:
         self, namespace: str, query: str, pod: str, before: Mapping[str, tuple[str, bool]]
     ) -> bool:
         """Wait until there are as many pods as before, and as many of them ready, without that one."""
-        until = time.monotonic() + STUCK_AFTER
-        while time.monotonic() < until:
+        wait = _Wait()
+        while True:
             await asyncio.sleep(LOOK_EVERY)
-            now = await self._living(namespace, query)
+            try:
+                now = await self._living(namespace, query)
+            except ApiError as error:
+                if wait.unseen(error):
+                    return False
+                continue
             if pod not in now and len(now) >= len(before) and _ready_among(now) >= _ready_among(before):
                 return True
-        return False
+            if wait.seen((len(now), _ready_among(now))):
+                return False
 
     async def _tell(self, owner: Owner, reason: events.Reason, outcome: str, note: str) -> None:
         """Tell, count and log what is news."""
@@ -295,6 +351,67 @@ class Healer:
 
 _MANAGER: Final = "workload-identity-operator-healing"
 """Field manager of what a restart writes."""
+
+
+class _Wait:
+    """How long something is waited for: not for ever, and longer where the API server has trouble."""
+
+    def __init__(self) -> None:
+        self._looked = time.monotonic()
+        self._still = self._unseen = 0.0
+        self._known: set[tuple[int, ...]] = set()
+
+    def seen(self, now: tuple[int, ...]) -> str:
+        """Take how it stands; return why it is given up, "" as long as it is not.
+
+        What was so before is no progress: pods that crash are ready now and then.
+        """
+        self._still += self._passed()
+        if now not in self._known:
+            self._known.add(now)
+            self._still = self._unseen = 0.0
+        if self._still > STUCK_AFTER:
+            return f"nothing of its roll-out moved for {STUCK_AFTER / 60:.0f} minutes"
+        return ""
+
+    def unseen(self, error: ApiError) -> str:
+        """Take why it could not be looked at; return as above.
+
+        Raises:
+            ApiError: That does not pass.
+        """
+        if not _passes(error):
+            raise error
+        self._unseen += self._passed()
+        if self._unseen > UNSEEN_AFTER:
+            return f"for {UNSEEN_AFTER / 60:.0f} minutes it could not be looked at: {error}"
+        return ""
+
+    def _passed(self) -> float:
+        """Return the seconds since this was asked last."""
+        before, self._looked = self._looked, time.monotonic()
+        return self._looked - before
+
+
+async def _answer(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until the API server answers.
+
+    Raises:
+        ApiError: It refuses, or has had trouble for too long.
+    """
+    wait = _Wait()
+    while True:
+        try:
+            return await ask()
+        except ApiError as error:
+            if wait.unseen(error):
+                raise
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def _passes(error: ApiError) -> bool:
+    """Whether an error is the API server's own trouble: it is away, or has too much to do."""
+    return not error.status or error.status >= _SERVERS or error.status == _TOO_MANY_REQUESTS
 
 
 def _was_tried(workload: Json, wanted: str) -> bool:
