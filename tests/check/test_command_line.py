@@ -11,15 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from socket import create_server
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from kubernetes.config import incluster_config
 
 from testkit.ailments import Patient
 from testkit.installation import CONFIGURATION
 from workload_identity_operator import contract
 from workload_identity_operator.__main__ import main
 from workload_identity_operator.check import command, gathering
+
+NO_SCHEME = """
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: c}}]
+clusters: [{name: c, cluster: {server: "127.0.0.1:1"}}]
+users: [{name: c, user: {}}]
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +130,24 @@ def test_what_may_pass_is_looked_at_again(
     assert (done.returncode, "wiring-not-in-force" in done.stdout) == (int(not mended), not mended)
 
 
-def test_one_pod(outside: Patient, at: str) -> None:
-    """The chain, and the federated credential as Azure's command line wants it; the token is nowhere."""
+def test_one_pod(outside: Patient, at: str, tmp_path: Path) -> None:
+    """The chain, and the federated credential as Azure's command line wants it; the token is nowhere.
+
+    A pod that is named without its namespace is in that of the kubeconfig's context.
+    """
     with outside.place() as place:
         place.pod()
         outside.becomes(set())
         shown = run("check", "pod", f"{place.name}/web", at)
         done = run("check", "pod", "web", "-n", place.name, at, "--output=json", "-q")
+        kubeconfig = yaml.safe_load(outside.plane.kubeconfig.read_text())
+        kubeconfig["contexts"][0]["context"]["namespace"] = place.name
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+        bare = run("check", "pod", "web", f"--kubeconfig={tmp_path / 'kubeconfig'}", "-o", "json", "-q")
 
     assert (shown.returncode, done.returncode) == (0, 0), (shown, done)
     told = json.loads(done.stdout)
+    assert json.loads(bare.stdout) == told
     assert {step["state"] for step in told["chain"]} == {"ok"}
     wanted = {
         "name": f"{place.name}-billing",
@@ -167,16 +184,72 @@ def test_pod_that_is_not_there(at: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--kubeconfig=/none",), ("--context=none",), ("-o", "xml"), ("pod", "a/b", "-n", "c")]
+    ("arguments", "told"),
+    [
+        (("--kubeconfig=/none",), "/none is no file"),
+        (("--context=none",), "none"),
+        (("-o", "xml"), "xml"),
+        (("pod", "a/b", "-n", "c"), "a/b is not in --namespace c"),
+        (("pod", "a/b/c"), "'a/b/c' is no pod: wanted NAMESPACE/POD, or POD"),
+        (("pod", "a/"), "'a/' is no pod"),
+        (("-n", ".."), "--namespace: '..' is no namespace's name"),
+    ],
 )
-def test_wrong_arguments(at: str, arguments: tuple[str, ...]) -> None:
+def test_wrong_arguments(at: str, arguments: tuple[str, ...], told: str) -> None:
     """Exit status 2 and one line that says why."""
     given = arguments if "--kubeconfig=/none" in arguments else (*arguments, at)
     done = run("check", *given)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
+    assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: [b\nusers: [{user: {token: s3cr3t}}]", "is no YAML, see its line 2"),
+        ("- users", "is no mapping with contexts"),
+        ("", "is empty"),
+        ("a: \x01", "is no text"),
+        ("current-context: gone", "gone"),
+        (NO_SCHEME, '"127.0.0.1:1": wanted https://HOST:PORT'),
+    ],
+)
+def test_kubeconfig_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
+    """Exit status 2 and one line that says why, with nothing of the file's secrets."""
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+
+    done = run("check", f"--kubeconfig={path}")
+
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.startswith("error: no cluster: ")) == (2, True), done
+    assert told in line
+    assert "s3cr3t" not in line
+
+
+def test_as_a_pod_is(outside: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no kubeconfig, it is the pod's own ServiceAccount that looks, in its own namespace."""
+    token = outside.plane.kubectl("create", "token", "default", "--namespace=default").strip()
+    cluster = yaml.safe_load(outside.plane.kubeconfig.read_text())["clusters"][0]["cluster"]
+    authority = Path(cluster["certificate-authority"]).read_bytes()
+    for name, content in (("token", token.encode()), ("ca.crt", authority), ("namespace", b"billing")):
+        (tmp_path / name).write_bytes(content)
+    server = urlsplit(outside.plane.server)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", server.hostname or "")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setattr(gathering, "_IN_POD", tmp_path)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+
+    api = gathering.connect("", "")
+
+    assert api.namespace == "billing"
+    assert api.get("/version")["gitVersion"]
 
 
 def test_nobody_answers(tmp_path: Path) -> None:

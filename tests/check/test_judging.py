@@ -201,6 +201,66 @@ def test_chain_for_somebody_who_may_see_little() -> None:
     assert states["wired"] == states["label of the pod"] == states["client id"] == "unseen"
 
 
+def test_client_ids_of_a_pod_whose_containers_have_their_own() -> None:
+    """What a container sets itself wins over the annotation: it is told, and is who needs the credential."""
+    cluster, client, other = seen(), TENANT.replace("9", "1"), TENANT.replace("9", "2")
+    account = {"name": "billing", "namespace": "a", "annotations": {contract.CLIENT_ID: client}}
+    cluster.objects["ServiceAccount"] = [{"metadata": account}]
+
+    def env(value: str) -> list[dict[str, str]]:
+        return [{"name": contract.ENV_CLIENT_ID, "value": value}]
+
+    containers = [{"name": "app", "env": env(other)}, {"name": "side", "env": env(client)}, {"name": "off"}]
+    metadata = {
+        "name": "web",
+        "namespace": "a",
+        "labels": {contract.USE_LABEL: "true"},
+        "annotations": {contract.SKIP_CONTAINERS: "off"},
+        "uid": "1",
+    }
+    spec = {"containers": containers, "serviceAccountName": "billing"}
+    cluster.objects["Pod"] = [{"metadata": metadata, "spec": spec, "status": {"phase": "Running"}}]
+
+    report = report_on(cluster, releases_of(cluster, flags_of), ("a", "web"))
+
+    (step,) = (one for one in report.steps if one.what == "client id")
+    assert (step.state, step.told) == ("ok", f'"{client}"; container "app" has "{other}"')
+    assert [one.split("--id ")[1].split()[0] for one in report.commands[1:]] == [client, other]
+
+
+@pytest.mark.parametrize(
+    ("pods", "meshes", "told"),
+    [
+        ([], [], True),  # nobody adds a container
+        ([], ["pods"], False),  # somebody may
+        ([], ["nodes"], True),
+        (["app"], ["pods"], True),  # and did not
+        (["app", "proxy"], ["pods"], False),  # and did
+    ],
+)
+def test_skipping_a_container_that_a_mesh_adds(pods: list[str], meshes: list[str], *, told: bool) -> None:
+    """It is looked for where it could be: in the pods; without any, nobody knows what a mesh would add."""
+    cluster = seen()
+    rule = {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"]}
+    webhooks = [{"name": "mesh", "rules": [rule | {"resources": [resource]}]} for resource in meshes]
+    cluster.objects[MWC].append({"metadata": {"name": "mesh"}, "webhooks": webhooks})
+    cluster.unserved.add(POLICY)
+    labels, annotations = {contract.USE_LABEL: "true"}, {contract.SKIP_CONTAINERS: "proxy"}
+    marks = {"labels": labels, "annotations": annotations}
+    template = {"metadata": marks, "spec": {"containers": [{"name": "app"}]}}
+    where = {"name": "web", "namespace": "a", "uid": "1"}
+    cluster.objects["ReplicaSet"] = [{"metadata": where, "spec": {"template": template}}]
+    owner = {"kind": "ReplicaSet", "name": "web", "uid": "1", "controller": True}
+    if pods:
+        made = {**where, "name": "web-1", "uid": "2", "ownerReferences": [owner]}
+        spec = {"containers": [{"name": name} for name in pods]}
+        cluster.objects["Pod"] = [{"metadata": {**marks, **made}, "spec": spec}]
+
+    found = report_on(cluster, releases_of(cluster, flags_of)).findings
+
+    assert ("skips-nothing" in {one.code for one in found}) is told
+
+
 def test_a_consequence_is_not_told() -> None:
     """Nor are others silenced by the same cause."""
 

@@ -131,6 +131,10 @@ def test_kubeconfig_variable() -> None:
         (("run", "--disable-cert-rotation=perhaps"), "--disable-cert-rotation"),
         (("run", "stray"), "stray"),
         (("walk",), "walk"),
+        (("rehearse", "--namespace=a/b"), "--namespace: 'a/b' is no namespace's name"),
+        (("rehearse", "--deployment=a/b/c"), "--deployment: 'a/b/c' is none: wanted NAMESPACE/NAME"),
+        (("rehearse", "--label=a"), "--label: 'a' is none: wanted KEY=VALUE"),
+        (("rehearse", "--kubeconfig=/none"), '"/none": No such file'),
     ],
 )
 def test_no_such_flag(arguments: tuple[str, ...], told: str) -> None:

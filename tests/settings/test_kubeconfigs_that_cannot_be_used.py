@@ -30,9 +30,10 @@ def kubeconfig(cluster: dict[str, object], user: dict[str, object]) -> str:
     ("text", "told"),
     [
         (f"users: [\n token: {SECRET}", "is no YAML, see its line 2"),
-        ("just a text", "cannot be used"),
-        ("", "cannot be used"),
-        (f"current-context: gone\nusers: [{{name: x, user: {{token: {SECRET}}}}}]", "cannot be used"),
+        ("just a text", "cannot be used: wanted a mapping with contexts"),
+        ("", "cannot be used: no current-context"),
+        (f"current-context: gone\nusers: [{{name: x, user: {{token: {SECRET}}}}}]", 'has no "gone"'),
+        (kubeconfig({"server": "127.0.0.1:1"}, {"token": SECRET}), 'its server is "127.0.0.1:1": wanted'),
         (kubeconfig({}, {"exec": {"command": "kubelogin"}}), "programs that fetch one (exec) are not run"),
         (
             kubeconfig({"certificate-authority": "/missing"}, {"token": SECRET}),

@@ -17,6 +17,7 @@ from workload_identity_operator import __version__, contract
 from workload_identity_operator.check.command import command as check_command
 from workload_identity_operator.errors import SettingsInvalid
 from workload_identity_operator.settings import LOG_LEVELS, TLS_VERSIONS, Flags, read_settings
+from workload_identity_operator.shapes import is_object_name
 
 _DEFAULTS: Final = {field.name: field.default for field in fields(Flags)}
 _ONE_DASH: Final = re.compile(r"-[a-z][a-z-]+(=.*)?", re.DOTALL)
@@ -120,7 +121,9 @@ def rehearse(namespace: str, labels: Sequence[str], deployment: str, timeout: fl
     whose = deployment.partition("/")
     if wrong := [label for label, (_, equals, _) in zip(labels, pairs, strict=True) if not equals]:
         raise click.BadParameter(f"--label: {wrong[0]!r} is none: wanted KEY=VALUE")
-    if deployment and not (whose[0] and whose[2]):
+    if not is_object_name(namespace):
+        raise click.BadParameter(f"--namespace: {namespace!r} is no namespace's name")
+    if deployment and not (is_object_name(whose[0]) and is_object_name(whose[2])):
         raise click.BadParameter(f"--deployment: {deployment!r} is none: wanted NAMESPACE/NAME")
     _leave_out_kubernetes_client()
     import asyncio  # noqa: PLC0415 - not for --help

@@ -21,7 +21,7 @@ import orjson
 import yaml
 
 from workload_identity_operator import __version__, contract
-from workload_identity_operator.errors import SettingsInvalid
+from workload_identity_operator.errors import SettingsInvalid, quoted
 from workload_identity_operator.shapes import Json
 
 SERVICE_ACCOUNTS: Final = "/api/v1/serviceaccounts"
@@ -126,16 +126,32 @@ def _from_kubeconfig() -> kopf.ConnectionInfo:
             f"kubeconfig: is no YAML, see its line {error.problem_mark.line + 1 if error.problem_mark else 1}"
         )
     except (OSError, LookupError, TypeError, AttributeError, ValueError, kopf.LoginError) as error:
-        fault = f"kubeconfig: cannot be used: {type(error).__name__}: {error}"
+        fault = f"kubeconfig: cannot be used: {_why_unusable(error)}"
     if fault or info is None:
         raise SettingsInvalid([fault or "kubeconfig: has no cluster"])
     return info
+
+
+def _why_unusable(error: Exception) -> str:
+    """Return why a kubeconfig, as kopf reads one, has no cluster; nothing of what is in it but names."""
+    match error:
+        case OSError(filename=str(name)):
+            return f"{quoted(name)}: {error.strerror}"
+        case KeyError():
+            return f"has no {quoted(str(error.args[0]))}, a context, cluster, user or field that it needs"
+        case UnicodeDecodeError():
+            return "is no text in UTF-8"
+        case kopf.LoginError():
+            return "no current-context: set one by kubectl config use-context"
+    return "wanted a mapping with contexts, clusters and users, as kubectl writes it"
 
 
 def _fault_of(info: kopf.ConnectionInfo | None) -> str | None:
     """Return why one cannot work with what was found; None when one can."""
     if info is None or not info.server:
         return "no cluster: name one by --kubeconfig or KUBECONFIG, or run in a pod with a ServiceAccount"
+    if not str(info.server).startswith(("https://", "http://")):
+        return f"kubeconfig: its server is {quoted(str(info.server))}: wanted https://HOST:PORT"
     if not (info.token or info.username or info.certificate_path or info.certificate_data):
         return (
             "kubeconfig: its user has no token, certificate or password: programs that fetch one (exec) "

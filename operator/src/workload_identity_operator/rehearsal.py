@@ -117,7 +117,8 @@ async def _wired(api: KubeApi, namespace: str, labels: Mapping[str, str]) -> str
     try:
         found = await api.rehearse(f"/api/v1/namespaces/{namespace}/pods", pod)
     except ApiError as error:
-        raise RehearsalFailed(f"{what} would be refused: {error}") from error
+        would = "would be refused" if error.status else "could not be made"
+        raise RehearsalFailed(f"{what} {would}: {error}") from error
     (container,) = (one for one in found["spec"]["containers"] if one["name"] == "rehearsal")
     variables = {one["name"] for one in container.get("env") or ()}
     mounted = {one["name"] for one in container.get("volumeMounts") or ()}

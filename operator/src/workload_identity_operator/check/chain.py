@@ -56,19 +56,35 @@ def credential_of(cluster: Cluster, pod: Json, release: Release | None) -> dict[
     }
 
 
-def commands_for(credential: Mapping[str, Any], client: str) -> list[str]:
-    """Return how Azure's command line makes it: at a managed identity, or at an application."""
+def clients_of(pod: Json, account: Json, findings: Sequence[Finding]) -> list[str]:
+    """Return the client ids that a pod's containers ask with; [] where none is known.
+
+    A container's own wins over its ServiceAccount's. What a pod has that was made before a change is no wish.
+    """
+    named = annotations_of(account).get(contract.CLIENT_ID, "").strip()
+    if not any(one.code == "pod-outdated" for one in findings):
+        found = {value for value in _values(pod, contract.ENV_CLIENT_ID).values() if value}
+        if found:
+            return sorted(found)
+    return [named] if named else []
+
+
+def commands_for(credential: Mapping[str, Any], clients: Sequence[str]) -> list[str]:
+    """Return how Azure's command line makes it: at a managed identity, or at each client id's application."""
     fields = dict(credential)
     managed = [
         *("az", "identity", "federated-credential", "create", "--name", fields["name"]),
         *("--identity-name", "IDENTITY", "--resource-group", "GROUP", "--issuer", fields["issuer"]),
         *("--subject", fields["subject"], "--audiences", *fields["audiences"]),
     ]
-    application = [
-        *("az", "ad", "app", "federated-credential", "create", "--id", client or "CLIENT_ID"),
-        *("--parameters", json.dumps(fields)),
+    application = ("az", "ad", "app", "federated-credential", "create", "--id")
+    return [
+        shlex.join(managed),
+        *(
+            shlex.join([*application, client, "--parameters", json.dumps(fields)])
+            for client in clients or ["CLIENT_ID"]
+        ),
     ]
-    return [shlex.join(managed), shlex.join(application)]
 
 
 def chain_of(
@@ -107,12 +123,12 @@ def chain_of(
         there = "is there" if account else "is not there"
         yield Step("ServiceAccount", "ok" if account else "wrong", f"{where} {there}")
     client = present.get(contract.CLIENT_ID, "")
-    clients = sorted(_values(pod, contract.ENV_CLIENT_ID))
+    own = _own(pod, contract.ENV_CLIENT_ID, client)
     if hidden:
         yield Step("client id", "unseen", f"{where}: needs get on serviceaccounts")
     else:
-        state = "wrong" if "client-id-invalid" in codes or not (client or clients) else "ok"
-        yield Step("client id", state, quoted(client) if client else "no annotation client-id")
+        state = "wrong" if "client-id-invalid" in codes or not (client or own) else "ok"
+        yield Step("client id", state, (quoted(client) if client else "no annotation client-id") + own)
     yield from _tenant_step(release, pod, present, codes)
     if unknown:
         yield Step("wired", "unseen", f"needs list on {MWC.lower()}s, to know who wires it")
@@ -126,13 +142,25 @@ def chain_of(
     yield Step("issuer", "wrong" if bad else seen, issuer or "not told")
 
 
-def _values(pod: Json, name: str) -> set[str]:
+def _values(pod: Json, name: str) -> dict[str, str]:
+    """Return what a variable is in each container that has it and is not skipped; "" for what is not told."""
     return {
-        one.get("value") or "(from elsewhere)"
+        container.get("name", ""): one.get("value", "")
         for container in containers_of(pod)
+        if container.get("name") not in _skipped(pod)
         for one in container.get("env") or ()
         if one["name"] == name
     }
+
+
+def _own(pod: Json, name: str, given: str) -> str:
+    """Return what to add about containers in which a variable is not what is given; "" where it is in all."""
+    values = _values(pod, name)
+    return "".join(
+        f"; container {quoted(container)} has {quoted(value) if value else 'one from elsewhere'}"
+        for container, value in sorted(values.items())
+        if value != given
+    )
 
 
 def _tenant_step(
@@ -140,10 +168,11 @@ def _tenant_step(
 ) -> Iterator[Step]:
     cluster_tenant = release.settings.tenant_id if release and release.settings else ""
     tenant = present.get(contract.TENANT_ID, cluster_tenant)
-    found = ", ".join(sorted(_values(pod, contract.ENV_TENANT_ID)))
-    told = quoted(tenant or found) if tenant or found else "not told"
+    if not tenant:  # nothing tells it but the pod itself
+        tenant = next((one for one in _values(pod, contract.ENV_TENANT_ID).values() if one), "")
+    told = (quoted(tenant) if tenant else "not told") + _own(pod, contract.ENV_TENANT_ID, tenant)
     wrong = {"tenant-id-invalid", "tenant-invalid", "tenant-unknown"} & set(codes)
-    yield Step("tenant", "wrong" if wrong else ("ok" if tenant or found else "unseen"), told)
+    yield Step("tenant", "wrong" if wrong else ("ok" if tenant else "unseen"), told)
 
 
 def _wiring_step(

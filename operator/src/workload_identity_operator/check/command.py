@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workload_identity_operator.shapes import is_object_name
+
 if TYPE_CHECKING:  # the operator's own start must not wait for what it does not need
     from workload_identity_operator.check.installation import FlagsOf
 
@@ -55,7 +57,7 @@ def command(flags_of: "FlagsOf") -> click.Group:
         1 something is, 2 the cluster could not be looked at.
         """
         if ctx.invoked_subcommand is None:
-            _check(flags_of, None, **given)
+            _check(flags_of, "", **given)
         else:
             ctx.obj = given
 
@@ -71,20 +73,20 @@ def command(flags_of: "FlagsOf") -> click.Group:
         merged = {key: given[key] or ctx.obj[key] for key in given}
         if given["output"] == "table":
             merged["output"] = ctx.obj["output"]
-        namespace, slash, bare = name.rpartition("/")
-        if slash and merged["namespace"] not in {"", namespace}:
+        namespace, _, bare = name.rpartition("/")
+        if not is_object_name(bare) or ("/" in name and not is_object_name(namespace)):
+            raise click.UsageError(f"{name!r} is no pod: wanted NAMESPACE/POD, or POD")
+        if namespace and merged["namespace"] not in {"", namespace}:
             raise click.UsageError(f"{name} is not in --namespace {merged['namespace']}")
-        merged["namespace"] = namespace or merged["namespace"] or "default"
-        if not bare:
-            raise click.UsageError("wanted NAMESPACE/POD")
-        _check(flags_of, (merged["namespace"], bare), **merged)
+        merged["namespace"] = namespace or merged["namespace"]
+        _check(flags_of, bare, **merged)
 
     return check
 
 
 def _check(
     flags_of: "FlagsOf",
-    pod: tuple[str, str] | None,
+    name: str,
     *,
     kubeconfig: str,
     context: str,
@@ -94,6 +96,9 @@ def _check(
     no_probe: bool,
     quiet: bool,
 ) -> None:
+    """Look and tell; with the name of a pod at that, in the context's namespace unless one is given."""
+    if namespace and not is_object_name(namespace):
+        raise click.UsageError(f"--namespace: {namespace!r} is no namespace's name")
     try:
         from workload_identity_operator.check.gathering import CannotLook, Looking, connect, look  # noqa: PLC0415
     except ModuleNotFoundError as missing:
@@ -106,6 +111,10 @@ def _check(
 
     try:
         api = connect(kubeconfig, context)
+        pod = None
+        if name:
+            namespace = namespace or api.namespace
+            pod = (namespace, name)
         with progress(quiet=quiet) as tell:
             how = Looking(namespace, pod, offline, not no_probe, flags_of, tell)
             report = report_on(*look(api, how), pod)

@@ -5,6 +5,7 @@ claims are kept, of a Secret only its certificate, or the names of its keys. Wha
 """
 
 import json
+import os
 import ssl
 import threading
 import time
@@ -20,6 +21,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
+import yaml
 from cryptography import x509
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
@@ -52,6 +54,7 @@ from workload_identity_operator.check.installation import (
     secret_of,
 )
 from workload_identity_operator.clouds import PUBLIC_AUDIENCE
+from workload_identity_operator.errors import quoted
 from workload_identity_operator.releases import is_of_chart
 from workload_identity_operator.shapes import Json
 
@@ -92,6 +95,7 @@ _NAMESPACED: Final = {
     "Job": ("/apis/batch/v1", "jobs"),
     "CronJob": ("/apis/batch/v1", "cronjobs"),
 }
+_IN_POD: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _FORBIDDEN, _NOT_FOUND, _UNAUTHORIZED = 403, 404, 401
 _FAILED: Final = 400
 """HTTP statuses from here on."""
@@ -149,10 +153,17 @@ class Looking:
 
 
 class Api:
-    """The API server, as whoever the kubeconfig says."""
+    """The API server, as whoever the kubeconfig says.
 
-    def __init__(self, client: kubernetes_client.ApiClient) -> None:
+    Attributes:
+        server: Its URL.
+        authority: File with the authorities that it is trusted by; "" for the system's.
+        namespace: Which one is meant where nobody names one, as kubectl has it.
+    """
+
+    def __init__(self, client: kubernetes_client.ApiClient, namespace: str) -> None:
         self._client = client
+        self.namespace = namespace
         self.server = str(client.configuration.host).rstrip("/")
         self.authority = str(client.configuration.ssl_ca_cert or "")
 
@@ -216,12 +227,36 @@ def connect(kubeconfig: str, context: str) -> Api:
     if path and not Path(path).is_file():
         raise CannotLook(f"--kubeconfig: {path} is no file")
     try:
-        kubernetes_config.load_config(
-            config_file=path, context=context or None, client_configuration=configuration
-        )  # type: ignore[no-untyped-call]
+        namespace = _load(path, context, configuration)
+    except yaml.MarkedYAMLError as error:
+        # Its own message quotes the file, in which there are tokens and keys.
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise CannotLook(f"no cluster: the kubeconfig is no YAML, see its line {line}") from error
     except Exception as error:  # whatever plugins and parsers raise
-        raise CannotLook(f"no cluster: {_reason(error)}: name one by --kubeconfig and --context") from error
-    return Api(kubernetes_client.ApiClient(configuration))
+        told = _reason(error)
+        if isinstance(error, (TypeError, AttributeError, LookupError)):
+            told = "the kubeconfig is no mapping with contexts, clusters and users, as kubectl writes it"
+        elif isinstance(error, (yaml.YAMLError, UnicodeDecodeError)):
+            told = "the kubeconfig is no text"
+        raise CannotLook(f"no cluster: {told}: name one by --kubeconfig and --context") from error
+    if urlsplit(str(configuration.host)).scheme not in {"http", "https"}:
+        told = f"the kubeconfig's server is {quoted(str(configuration.host))}: wanted https://HOST:PORT"
+        raise CannotLook(f"no cluster: {told}")
+    return Api(kubernetes_client.ApiClient(configuration), namespace)
+
+
+def _load(path: str | None, context: str, configuration: kubernetes_client.Configuration) -> str:
+    """Load a kubeconfig, or what a pod has where there is none; return the namespace that it means."""
+    there = path or os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser().exists()
+    if not there and not context and (_IN_POD / "token").is_file():
+        kubernetes_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        return (_IN_POD / "namespace").read_text(encoding="ascii").strip() or "default"
+    kubernetes_config.load_kube_config(
+        config_file=path, context=context or None, client_configuration=configuration
+    )  # type: ignore[no-untyped-call]
+    contexts, current = kubernetes_config.list_kube_config_contexts(path)  # type: ignore[no-untyped-call]
+    chosen = next((one for one in contexts if one["name"] == context), current)
+    return str((chosen.get("context") or {}).get("namespace") or "default")
 
 
 def look(api: Api, how: Looking) -> tuple[Cluster, list[Release]]:

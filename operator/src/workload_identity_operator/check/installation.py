@@ -321,7 +321,7 @@ def _webhook_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
         yield _missing(MWC, release, release.configuration_name, f"has no webhook {contract.WEBHOOK_NAME}")
         return
     selector = webhook.get("objectSelector")
-    if not any(_covers_pods(rule) for rule in webhook.get("rules") or ()):
+    if not any(covers_pods(rule) for rule in webhook.get("rules") or ()):
         yield Finding(
             "webhook-not-called",
             about,
@@ -373,7 +373,8 @@ def _manner_findings(cluster: Cluster, release: Release, webhook: Json) -> Itera
         yield Finding("webhook-asked-once", about, "reinvocationPolicy IfNeeded", "Never", _HELM)
 
 
-def _covers_pods(rule: Mapping[str, Any]) -> bool:
+def covers_pods(rule: Mapping[str, Any]) -> bool:
+    """Whether a webhook with this rule is called for pods that are made."""
     return (
         bool({"CREATE", "*"} & set(rule.get("operations") or ()))
         and bool({"", "*"} & set(rule.get("apiGroups") or ()))

@@ -4,8 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from workload_identity_operator import __version__, contract
-from workload_identity_operator.check.chain import chain_of, commands_for, concerns, credential_of
-from workload_identity_operator.check.cluster import Cluster, account_of, annotations_of, labels_of
+from workload_identity_operator.check.chain import (
+    chain_of,
+    clients_of,
+    commands_for,
+    concerns,
+    credential_of,
+)
+from workload_identity_operator.check.cluster import Cluster, account_of, labels_of
 from workload_identity_operator.check.findings import Finding, Report, Unseen, in_order
 from workload_identity_operator.check.installation import (
     BINDING,
@@ -77,7 +83,7 @@ def report_on(cluster: Cluster, releases: Sequence[Release], pod: tuple[str, str
         _seen(cluster),
         list(chain_of(cluster, release, group, stored, concerned)),
         credential,
-        commands_for(credential, annotations_of(account).get(contract.CLIENT_ID, "").strip()),
+        commands_for(credential, clients_of(stored, account, concerned)),
     )
 
 

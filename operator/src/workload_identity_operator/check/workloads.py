@@ -29,7 +29,7 @@ from workload_identity_operator.check.cluster import (
     use_of,
 )
 from workload_identity_operator.check.findings import Finding, Object, Unseen
-from workload_identity_operator.check.installation import Release
+from workload_identity_operator.check.installation import MWC, POLICY, Release, covers_pods
 from workload_identity_operator.errors import PodRefused, quoted
 from workload_identity_operator.identity import (
     identity_of,
@@ -37,6 +37,7 @@ from workload_identity_operator.identity import (
     token_expiration,
     wants_legacy_path,
 )
+from workload_identity_operator.releases import is_of_chart
 from workload_identity_operator.shapes import Json
 from workload_identity_operator.sidecar import Sidecar, port_warnings, runs_native_sidecars, sidecar_of
 from workload_identity_operator.wiring import wire
@@ -297,10 +298,7 @@ def _left_out(
 
 def _is_of_aks(cluster: Cluster, namespace: Json) -> bool:
     """Whether AKS looks after a namespace, and so wires its pods by its own add-on."""
-    peer = any(
-        one["metadata"]["name"] == contract.PEER_CONFIGURATION
-        for one in cluster.all("MutatingWebhookConfiguration")
-    )
+    peer = any(one["metadata"]["name"] == contract.PEER_CONFIGURATION for one in cluster.all(MWC))
     managed = labels_of(namespace).get("kubernetes.azure.com/managedby") == "aks"
     return peer and (managed or namespace["metadata"]["name"] == "kube-system")
 
@@ -548,9 +546,10 @@ def _container_findings(
 ) -> Iterator[Finding]:
     pod, about = group.template, group.about
     skipped = skipped_containers(annotations_of(pod))
-    names = {one.get("name", "") for one in containers_of(pod)}
+    names = {one.get("name", "") for made in (pod, *group.pods) for one in containers_of(made)}
     injected = {contract.PROXY_NAME, contract.PROXY_INIT_NAME}
-    if unknown := sorted(skipped - names - injected):
+    known = bool(group.pods) or not _others_change_pods(cluster)
+    if known and (unknown := sorted(skipped - names - injected)):
         yield Finding(
             "skips-nothing",
             about,
@@ -595,6 +594,22 @@ def _container_findings(
                 "not there" if keys is None else "no such key",
                 "make it, or set customTokenEndpoint.azureKubernetesCAConfigMapName to kube-root-ca.crt",
             )
+
+
+def _others_change_pods(cluster: Cluster) -> bool:
+    """Whether somebody else may add containers to pods that are made, as a mesh does, or nobody knows."""
+    if not (cluster.saw(MWC) and cluster.saw(POLICY)):
+        return True
+    webhooks = (one for one in cluster.all(MWC) if any(map(covers_pods, _rules_of(one))))
+    return any(
+        not is_of_chart(one) and one["metadata"]["name"] != contract.PEER_CONFIGURATION
+        for one in (*webhooks, *cluster.all(POLICY))
+    )
+
+
+def _rules_of(configuration: Json) -> Iterator[Json]:
+    for webhook in configuration.get("webhooks") or ():
+        yield from webhook.get("rules") or ()
 
 
 def _env_findings(about: Object, container: Json, given: Collection[str]) -> Iterator[Finding]:
