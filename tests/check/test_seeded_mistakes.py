@@ -19,7 +19,7 @@ from testkit import loopback
 from testkit.ailments import Patient, Place, trusting
 from testkit.installation import CONFIGURATION, NAMESPACE, RELEASE
 from testkit.neighbours import installed, peer_configuration
-from testkit.workloads import CLIENT, LABELS, eventually
+from testkit.workloads import CLIENT, LABELS, eventually, pod
 from workload_identity_operator import contract
 from workload_identity_operator.certificates import issue
 from workload_identity_operator.check.terminal import show
@@ -762,6 +762,13 @@ def test_all_together(request: pytest.FixtureRequest, where: str, seeds: list[Se
         show(patient.look(), "table")  # with -s one sees what an administrator would
 
 
+def wired_in_rehearsal(patient: Patient, place: Place) -> bool:
+    """Whether the API server's policy wires an unlabelled pod by now: it must have seen the PodWiring."""
+    made = {"apiVersion": "v1", "kind": "Pod", **pod("named", "billing", metadata=UNLABELLED)}
+    rehearsed = patient.api.call("POST", f"/api/v1/namespaces/{place.name}/pods", {"dryRun": "All"}, made)
+    return any(one["name"] == contract.POLICY_VOLUME for one in rehearsed["spec"].get("volumes", []))
+
+
 @pytest.mark.parametrize("where", ["outside", "inside"])
 def test_nothing_wrong(request: pytest.FixtureRequest, where: str) -> None:
     """Where nothing is wrong nothing is found, whatever else is unusual."""
@@ -795,5 +802,6 @@ def test_nothing_wrong(request: pytest.FixtureRequest, where: str) -> None:
         if patient.probe:
             place.pod()
             place.pod("quick", "other")
+            eventually(lambda: wired_in_rehearsal(patient, place))
             place.pod("named", metadata=UNLABELLED)
         patient.becomes(set())
