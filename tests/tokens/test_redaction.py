@@ -1,6 +1,8 @@
 """What is masked before anybody sees it."""
 
+import html
 import json
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given, settings
@@ -113,3 +115,37 @@ def test_any_text_can_be_shown(text: str) -> None:
     """What comes out can be encoded and printed."""
     excerpt(text).encode()
     redacted(text).encode()
+
+
+@given(
+    st.text("ab\\/\"'<&+ %é\N{GRINNING FACE}", min_size=1, max_size=6),
+    st.sampled_from(["", "\\", "\\\\", "u", "%"]),
+    st.sampled_from(["", "\\", "/"]),
+)
+def test_known_secret_is_masked_in_any_notation(secret: str, before: str, after: str) -> None:
+    """As it is, and as JSON, JSON in JSON, URLs, forms and HTML write it, whatever stands beside it."""
+    once = json.dumps(secret)[1:-1]
+    notations = [
+        secret,
+        once,
+        once.replace("/", "\\/"),
+        json.dumps(once)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        quote(secret, safe=""),
+        quote(quote(secret, safe="")),
+        quote_plus(secret),
+        html.escape(secret),
+    ]
+    for text in notations:
+        shown = redacted(f"<{before}{text}{after}>", secret)
+        assert "***" in shown
+        assert secret not in shown
+
+
+@pytest.mark.parametrize("secret", ["a/b", "/x", "\\/x", r"\\\\\y", r"x\\\y", r"a\/b", "x"])
+@pytest.mark.parametrize("before", ["", '"token', '"token": \\"', "x"])
+def test_backslashes_without_end(before: str, secret: str) -> None:
+    """An answer of a million of them is looked through in one go: the square of that would take hours."""
+    text = before + "\\" * 1_000_000
+
+    assert len(redacted(text, secret)) <= len(text) + 10

@@ -22,7 +22,7 @@ _NESTED = r"[\[{][^\]}]*[\]}]?"
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?"
 _ESCAPED = r"\\+\"(?:[^\"\\]|\\+[^\"\\])*(?:\\+\")?"
 _IN_JSON = re.compile(
-    rf"((?:\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|{_NESTED}|[^\s,}}\]]+)",
+    rf"((?:(?<!\\)\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|{_NESTED}|[^\s,}}\]]+)",
     re.IGNORECASE,
 )
 _IN_FORM = re.compile(rf"\b((?:{_NAMES})=)[^\s&\"'<>]+", re.IGNORECASE)
@@ -50,7 +50,7 @@ def redacted(text: str, *secrets: str) -> str:
     """
     for secret in secrets:
         if not _PLAIN.fullmatch(secret):
-            text = re.sub("".join(map(_notations, secret)), MASK, text)
+            text = re.sub(_notations(secret), MASK, text)
         elif secret:
             text = text.replace(secret, MASK)
     text = _IN_JSON.sub(rf'\1"{MASK}"', text)
@@ -59,16 +59,34 @@ def redacted(text: str, *secrets: str) -> str:
     return _UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", _JWT.sub(MASK, text))
 
 
-def _notations(letter: str) -> str:
-    """Return a pattern for a letter as it is, and as URLs, forms, JSON (in JSON, too) and HTML write it."""
-    if _PLAIN.fullmatch(letter):
-        return re.escape(letter)
+def _notations(secret: str) -> str:
+    """Return a pattern for a secret as it is, and as URLs, forms, JSON (in JSON, too) and HTML write it.
+
+    No more than one repetition in it can take the same backslashes: a text of nothing else would keep us for
+    the square of its length.
+    """
+    pattern, before = "", r"(?<!\\)\\*"
+    for piece in re.findall(r"\\+|[^\\]", secret):
+        if _PLAIN.fullmatch(piece):
+            pattern += re.escape(piece)
+            before = r"\\*"
+        elif piece.startswith("\\"):
+            pattern += ("" if pattern else r"(?<!\\)") + f"{_unescaped(piece[0])}+"
+            before = ""  # they are taken
+        else:
+            pattern += before + _unescaped(piece)
+            before = r"\\*"
+    return pattern
+
+
+def _unescaped(letter: str) -> str:
+    """Return such a pattern for one letter, without the backslashes that may escape it."""
     units = letter.encode("utf-16-be", "surrogatepass").hex()
-    code = "".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    code = r"\\+".join(f"u{units[at : at + 4]}" for at in range(0, len(units), 4))
     octets = "".join(f"%(?:25)*{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
     number = ord(letter)
     entity = f"&(?:#0*{number}|#x0*{number:x}|{_ENTITIES.get(letter, 'amp')});"
-    several = [rf"\\*{re.escape(letter)}", code, octets, entity, *([r"\+"] if letter == " " else [])]
+    several = [re.escape(letter), code, octets, entity, *([r"\+"] if letter == " " else [])]
     return f"(?i:{'|'.join(several)})"
 
 
