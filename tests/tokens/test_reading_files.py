@@ -66,3 +66,14 @@ def test_what_takes_time_is_no_business_of_this() -> None:
     """Waiting differs between the families."""
     with pytest.raises(TypeError, match="Wait"):
         perform_at_once(Wait(1, 2), SYSTEM)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a list of what is open")
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    """Not even a folder in place of the file."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        with pytest.raises(IsADirectoryError):
+            read(tmp_path)
+
+    assert len(list(Path("/proc/self/fd").iterdir())) < before + 20

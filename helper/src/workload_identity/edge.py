@@ -62,8 +62,8 @@ def _read(path: str, most: int) -> Content:
     flags = (
         os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     )
-    # pathlib cannot open a descriptor.
-    with open(os.open(path, flags), "rb", buffering=0) as file:  # noqa: PTH123
+    # With an opener a descriptor is closed also where it is a folder's.
+    with open(path, "rb", buffering=0, opener=lambda name, _: os.open(name, flags)) as file:
         before = os.fstat(file.fileno())
         data = b""
         while len(data) < most and (piece := file.read(most - len(data))):
