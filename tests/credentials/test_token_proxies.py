@@ -108,7 +108,7 @@ def test_authorities_in_a_variable(family: Family, proxy: Proxy, monkeypatch: py
 def test_file_of_authorities_is_rotated(family: Family, proxy: Proxy, bound: Path) -> None:
     """What is new counts at the next request; a file that is just replaced leaves what was there."""
     credential = family.credential()
-    for content in ("", None):
+    for content in ("", proxy.pem[: len(proxy.pem) // 2], None):
         if content is None:
             bound.unlink()
         else:
@@ -120,7 +120,16 @@ def test_file_of_authorities_is_rotated(family: Family, proxy: Proxy, bound: Pat
     bound.write_text(proxy.pem)
     family.do(credential.get_token, SCOPE, claims="{}")
 
-    assert len(proxy.paths) == 3
+    assert len(proxy.paths) == 4
+
+
+def test_remarks_between_authorities(family: Family, proxy: Proxy, bound: Path) -> None:
+    """A file of authorities may name them, in any letters and encoding."""
+    for remark in ("Autorité de Genève".encode(), "Autorité".encode("latin-1")):
+        bound.write_bytes(remark + b"\n" + proxy.pem.encode())
+        family.do(family.credential(shared_cache=False).get_token, SCOPE)
+
+    assert len(proxy.paths) == 2
 
 
 @pytest.mark.usefixtures("bound")

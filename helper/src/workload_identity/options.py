@@ -99,7 +99,8 @@ class Options:
     proxies: tuple[tuple[str, str], ...] = ()
     """Proxy URLs by scheme ("https"), or by scheme and host ("https://login.microsoftonline.com")."""
     use_env_settings: bool = True
-    """Heed HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR, REQUESTS_CA_BUNDLE."""
+    """Heed HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR, REQUESTS_CA_BUNDLE or
+    CURL_CA_BUNDLE: whom they name is trusted, all of them."""
     transport: Any = None
     """An httpx transport or client of the caller's; never closed here, and trust and proxies are its own."""
     headers: tuple[tuple[str, str], ...] = ()

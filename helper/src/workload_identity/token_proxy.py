@@ -63,17 +63,26 @@ class TokenProxy:
     def trust(self) -> ssl.SSLContext:
         """Return whom to trust: the proxy's own authorities alone, or the system's where it has none.
 
-        A file that is just being replaced, missing or empty, leaves those that were read before.
+        A file that is just being replaced (missing, empty, half written) leaves those that were read before.
 
         Raises:
             ValueError: What is given is no PEM.
         """
+        pem = (_read(self._ca_file) if self._ca_file else "") or self._pem
+        if pem != self._pem:
+            try:
+                self._context(pem)
+            except ValueError:
+                pem = self._pem
+        self._pem = pem
+        return self._context(pem)
+
+    def _context(self, pem: str) -> ssl.SSLContext:
         import ssl  # noqa: PLC0415 - for a request, or to check what is given
 
-        if self._ca_file:
-            self._pem = _read(self._ca_file) or self._pem
         try:
-            return ssl.create_default_context(cadata=self._pem or None)
+            # Between certificates there may be remarks, in any letters.
+            return ssl.create_default_context(cadata=pem.encode("ascii", "ignore").decode() or None)
         except ssl.SSLError as failure:
             raise ValueError(f"{CA_FILE if self._ca_file else CA_DATA}: no certificates in PEM") from failure
 

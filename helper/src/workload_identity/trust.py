@@ -60,7 +60,8 @@ def _places(options: Options) -> tuple[str, ...]:
     folders = [
         name for name in os.environ.get("SSL_CERT_DIR", "").split(os.pathsep) if name and os.path.isdir(name)
     ]
-    bundle = "" if file or folders else os.environ.get("REQUESTS_CA_BUNDLE", "")
+    # The first is what `requests` takes.
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE", "")
     return tuple(place for place in (file, *folders, bundle) if place)
 
 
