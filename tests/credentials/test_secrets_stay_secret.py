@@ -149,3 +149,46 @@ def test_msal_logs_no_token(caplog: pytest.LogCaptureFixture, name: str) -> None
 
     assert '"expires_in": 3600' in caplog.text
     assert OPAQUE not in caplog.text
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\0", "\N{GREEK SMALL LETTER ALPHA}"])
+def test_header_that_cannot_be_sent_is_not_quoted(
+    family: Family, pod: Pod, endpoint: Endpoint, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    """A secret with a line end, as read from a file, is refused before any library sees it."""
+    del pod
+    credential = family.credential(headers={"X-Key": f"planted{end}"})
+
+    with caplog.at_level(logging.DEBUG), pytest.raises(ClientAuthenticationError) as raised:
+        family.do(credential.get_token, SCOPE)
+
+    assert "the header X-Key has" in str(raised.value)
+    assert "(1 try)" in str(raised.value)
+    assert endpoint.forms == []
+    shown = ["".join(traceback.format_exception(raised.value)), repr(vars(raised.value))]
+    assert "planted" not in "\n".join([*shown, *(record.getMessage() for record in caplog.records)])
+
+
+def test_secret_of_a_host_with_a_line_end(
+    family: Family, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So is the one that a machine of Azure proves itself with; blanks around a value are no part of it."""
+    monkeypatch.setenv("IDENTITY_ENDPOINT", "http://127.0.0.1:9/token")
+    monkeypatch.setenv("IDENTITY_HEADER", "planted\n")
+    credential = family.module.ManagedIdentityCredential(headers={"X-Key": " blanks\t"})
+
+    with caplog.at_level(logging.DEBUG), pytest.raises(ClientAuthenticationError) as raised:
+        family.do(credential.get_token, SCOPE)
+
+    assert "the header X-IDENTITY-HEADER has a line end" in str(raised.value)
+    shown = ["".join(traceback.format_exception(raised.value)), repr(vars(raised.value))]
+    assert "planted" not in "\n".join([*shown, *(record.getMessage() for record in caplog.records)])
+
+
+def test_header_with_blanks_or_an_odd_name(family: Family, endpoint: Endpoint) -> None:
+    """Blanks around a value are no part of it; what is no name cannot be sent."""
+    family.do(family.credential(headers={"X-Key": " in it\t"}).get_token, SCOPE)
+    assert endpoint.headers[0]["X-Key"] == "in it"
+
+    with pytest.raises(ClientAuthenticationError, match="a header is called 'X Key:'"):
+        family.do(family.credential(headers={"X Key:": "1"}, shared_cache=False).get_token, SCOPE)

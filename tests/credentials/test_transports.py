@@ -4,8 +4,9 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,13 +170,26 @@ def test_proxy_that_is_no_url(family: Family) -> None:
         family.do(credential.get_token, SCOPE)
 
 
-@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_trust_of_the_environment(
     family: Family, entra: EntraStandIn, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    """Either variable names a file of authorities."""
+    """Each variable names a file of authorities."""
     monkeypatch.delenv("SSL_CERT_FILE")
     monkeypatch.setenv(variable, str(entra.ca_file))
+
+    assert family.do(family.credential().get_token, SCOPE)
+
+
+def test_all_that_the_environment_names_are_trusted(
+    family: Family, entra: EntraStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An image may name the usual authorities in one variable, and a company its own in another."""
+    usual = tmp_path / "usual.pem"
+    trustme.CA().cert_pem.write_to_path(usual)
+    monkeypatch.setenv("SSL_CERT_FILE", str(usual))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(entra.ca_file))
+    monkeypatch.setenv("CURL_CA_BUNDLE", "/no/such/file")
 
     assert family.do(family.credential().get_token, SCOPE)
 
@@ -353,3 +367,68 @@ def test_transport_of_the_other_family(family: Family) -> None:
     for wrong in (other(), client()):
         with pytest.raises(ValueError, match="transport"):
             family.credential(transport=wrong)
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port of this machine that takes no connection and refuses none."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as waiting:
+        place = listener.getsockname()
+        with suppress(TimeoutError):
+            while True:  # until its queue is full
+                client = waiting.enter_context(socket.socket())
+                client.settimeout(0.3)
+                client.connect(place)
+        yield place[1]
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, name: str, ports: list[int]) -> None:
+    """Give a name some addresses, in this order; no resolver here knows one with several."""
+    real = socket.getaddrinfo
+
+    def asked(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:  # noqa: A002 - its names
+        if host != name:
+            return real(host, port, family, type, proto, flags)
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "it is a name")
+        kind = socket.SOCK_STREAM
+        return [(socket.AF_INET, kind, 0, "", ("127.0.0.1", port)) for port in ports]
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+
+
+def test_silent_address_does_not_keep_from_the_next(
+    family: Family, endpoint: Endpoint, silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each address of a name gets its share of the time for a connection."""
+    resolving(monkeypatch, "login.example", [silent, 9, int(endpoint.address.rpartition(":")[2])])
+    credential = family.credential(
+        authority="https://login.example", connection_timeout=3, retry_total=0, connection_verify=False
+    )
+
+    assert family.do(credential.get_token, SCOPE).token == "a-token"
+
+
+def test_many_silent_addresses_take_no_longer_than_one(
+    family: Family, silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call has an end, however many addresses a name has."""
+    resolving(monkeypatch, "login.example", [silent] * 40)
+    credential = family.credential(authority="login.example", timeout=2, connection_timeout=1, retry_total=0)
+    began = time.monotonic()
+
+    with pytest.raises(ClientAuthenticationError, match="no connection within 1 s"):
+        family.do(credential.get_token, SCOPE)
+
+    assert time.monotonic() - began < 20  # one by one it would be 40
+
+
+def test_name_with_a_dot_at_its_end(
+    family: Family, entra: EntraStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dot is for the resolver: a certificate's name has none."""
+    port = int(entra.authority.rpartition(":")[2])
+    resolving(monkeypatch, "localhost.", [port])
+    credential = family.credential(authority=f"https://localhost.:{port}")
+
+    assert family.do(credential.get_token, SCOPE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 import sys
 from _thread import allocate_lock
 
@@ -102,11 +103,11 @@ class Performer:
                 from workload_identity.trust import context_for  # noqa: PLC0415 - not for this machine's own
 
                 tls = self._trusted(step, context_for)
-                name = (self._proxy and self._proxy.server_name) or address.host
-            async with asyncio.timeout(sending.connecting(step, self._options, left)):
-                reader, writer = await asyncio.open_connection(
-                    address.host, address.port, ssl=tls, server_hostname=name
-                )
+                name = sending.server_name(address, self._proxy)
+            seconds = sending.connecting(step, self._options, left)
+            async with asyncio.timeout(seconds):
+                connection = await _connected(address, asyncio.get_running_loop().time() + seconds)
+                reader, writer = await asyncio.open_connection(sock=connection, ssl=tls, server_hostname=name)
             connected = True
             writer.write(content)
             reading = exchange.answer(step.method, sending.LARGEST_ANSWER)
@@ -172,6 +173,36 @@ class Performer:
                 client = http.httpx.AsyncClient(**arguments)
             self._clients[kind] = client
         return client
+
+
+async def _connected(address: Address, end: float) -> socket.socket:
+    """Connect to the first of a host's addresses that answers; each gets its share of the time.
+
+    `open_connection` has none for them: one that is silent would keep from the others. Nor would every event
+    loop take what makes it ask several at once.
+    """
+    loop = asyncio.get_running_loop()
+    asked = address.host, address.port
+    try:
+        places = socket.getaddrinfo(*asked, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:  # a name: somebody has to be asked
+        places = await loop.getaddrinfo(*asked, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, place) in enumerate(places, 1):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.setblocking(False)
+            async with asyncio.timeout_at(loop.time() + (end - loop.time()) / (len(places) - number + 1)):
+                await loop.sock_connect(connection, place)
+        except OSError:
+            connection.close()
+            if number == len(places):
+                raise
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise OSError("its name has no address")
 
 
 async def _seldom(step: Share | Run) -> object:

@@ -10,8 +10,9 @@ from workload_identity.steps import Ask, Block, Call, Lend, Response, Run, Send,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, Self
 
     import httpx
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 16
 """Bytes read at once."""
+_SHORTEST = 0.001
+"""Seconds; a socket takes 0 for "never wait"."""
 
 
 class Performer:
@@ -73,10 +76,10 @@ class Performer:
         plain = sending.plain(step, self._options, self._proxy)
         if plain is None:
             return self._by_httpx(step, started, left)
-        answer = self._over_a_connection(step, *plain, left)
+        answer = self._over_a_connection(step, *plain)
         return Response(answer.status, answer.reason, answer.headers, answer.body, started)
 
-    def _over_a_connection(self, step: Send, address: Address, content: bytes, left: float) -> Answer:
+    def _over_a_connection(self, step: Send, address: Address, content: bytes) -> Answer:
         import socket  # noqa: PLC0415 - what a request needs
 
         from workload_identity import exchange, sending  # noqa: PLC0415
@@ -85,17 +88,20 @@ class Performer:
         connected = False
         connection = None
         try:
-            connecting = sending.connecting(step, self._options, left)
             tls = None
             if address.secure:
                 from workload_identity.trust import context_for  # noqa: PLC0415 - not for this machine's own
 
                 tls = self._trusted(step, context_for)
-            connection = socket.create_connection((address.host, address.port), connecting)
+            places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            end = self._clock.monotonic() + sending.connecting(step, self._options, self._left(step))
+            connection = self._connected(places, end)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
-                name = (self._proxy and self._proxy.server_name) or address.host
-                connection = tls.wrap_socket(connection, server_hostname=name)
+                connection.settimeout(self._share(end, 1))
+                connection = tls.wrap_socket(
+                    connection, server_hostname=sending.server_name(address, self._proxy)
+                )
             connected = True
             connection.settimeout(sending.silence(self._options, self._left(step)))
             connection.sendall(content)
@@ -118,6 +124,29 @@ class Performer:
         finally:
             if connection is not None:
                 connection.close()
+
+    def _connected(self, places: Sequence[Any], end: float) -> socket.socket:
+        """Connect to the first of a host's addresses that answers; each gets its share of the time."""
+        import socket  # noqa: PLC0415 - what a request needs
+
+        for number, (family, kind, protocol, _, place) in enumerate(places, 1):
+            connection = socket.socket(family, kind, protocol)
+            try:
+                connection.settimeout(self._share(end, len(places) - number + 1))
+                connection.connect(place)
+            except OSError:
+                connection.close()
+                if number == len(places):
+                    raise
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection
+        raise OSError("its name has no address")
+
+    def _share(self, end: float, among: int) -> float:
+        return max((end - self._clock.monotonic()) / among, _SHORTEST)
 
     def _left(self, step: Send) -> float:
         left = step.deadline - self._clock.monotonic()

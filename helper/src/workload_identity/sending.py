@@ -20,16 +20,46 @@ if TYPE_CHECKING:
 LARGEST_ANSWER = 1 << 20
 """Bytes; a token is a few thousand."""
 _PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+_IN_NAMES = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _LONGEST = 86_400.0
 """Seconds; a socket takes no infinite timeout."""
 
 
 def headers(options: Options, of_request: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a request: the caller's, its own, and who sends it."""
+    """Return the headers of a request: the caller's, its own, and who sends it.
+
+    Raises:
+        Unreachable: One cannot be sent; its value, which may be a secret, is not quoted.
+    """
     version = ".".join(str(part) for part in sys.version_info[:3])
     own = f"workload-identity/{__version__} Python/{version} ({sys.platform})"
     agents = (options.user_agent, own, os.environ.get("AZURE_HTTP_USER_AGENT", ""))
-    return {"User-Agent": " ".join(agent for agent in agents if agent), **of_request, **dict(options.headers)}
+    given = {
+        "User-Agent": " ".join(agent for agent in agents if agent),
+        **of_request,
+        **dict(options.headers),
+    }
+    return {name: _sendable(name, value) for name, value in given.items()}
+
+
+def _sendable(name: str, value: str) -> str:
+    """Return a header's value without the blanks around it, which are no part of it.
+
+    Who carries a request quotes what it refuses, in errors, tracebacks and debug records: it never gets it.
+
+    Source: RFC 9110, sections 5.1, 5.5 and 5.6.2.
+    """
+    if not name or not _IN_NAMES.issuperset(name):
+        raise Unreachable("fault", f"a header is called {name!r}, which is no name of one")
+    value = value.strip(" \t")
+    found = {"\r": "a line end", "\n": "a line end"}
+    for letter in value:
+        if letter in found or not letter.isascii() or (not letter.isprintable() and letter != "\t"):
+            what = found.get(letter, "a control character" if letter.isascii() else "a letter outside ASCII")
+            raise Unreachable(
+                "fault", f"the value of the header {name} has {what} in it, so it cannot be sent"
+            )
+    return value
 
 
 def plain(step: Send, options: Options, proxy: TokenProxy | None) -> tuple[Address, bytes] | None:
@@ -79,6 +109,12 @@ def silence(options: Options, left: float) -> float:
 def connecting(step: Send, options: Options, left: float) -> float:
     """Return how many seconds a connection may take, TLS included."""
     return min(options.connection_timeout, step.connection_timeout, left, _LONGEST)
+
+
+def server_name(address: Address, proxy: TokenProxy | None) -> str:
+    """Return what the certificate of who answers there must name."""
+    # A dot at the end says that a name is whole; certificates do without.
+    return (proxy and proxy.server_name) or address.host.rstrip(".")
 
 
 def too_long() -> Unreachable:
