@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -168,6 +169,28 @@ def test_proxy_that_is_no_url(family: Family) -> None:
 
     with pytest.raises(ClientAuthenticationError, match="Correct the options"):
         family.do(credential.get_token, SCOPE)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:plan/ted@x:1", "http://me:plan?ted@x:1", "http://me:plan#ted@x:1", "me:planted@x:1"]
+)
+def test_password_of_a_proxy_is_not_quoted(
+    family: Family, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    """One with a letter that ends a host is taken for a port, which a library would quote."""
+    monkeypatch.setenv("HTTPS_PROXY", url)
+    options: list[dict[str, Any]] = [{"proxies": {"https": url}}]
+    if url.startswith("http:"):
+        options.append({})
+    for given in options:
+        with caplog.at_level("DEBUG"), pytest.raises(ClientAuthenticationError, match="is no URL") as raised:
+            family.do(family.credential(shared_cache=False, **given).get_token, SCOPE)
+
+        assert "%2F" in str(raised.value)
+        seen = "".join(traceback.format_exception(raised.value))
+        assert "'plan" not in seen
+        assert "planted" not in seen
+    assert not any("plan" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])

@@ -167,10 +167,8 @@ class Performer:
             if hasattr(given, "stream"):
                 client = given
             else:
-                arguments = http.client_arguments(
-                    step, self._options, self._proxy, http.httpx.AsyncHTTPTransport
-                )
-                client = http.httpx.AsyncClient(**arguments)
+                kinds = http.httpx.AsyncClient, http.httpx.AsyncHTTPTransport
+                client = http.client(*kinds, step, self._options, self._proxy)
             self._clients[kind] = client
         return client
 

@@ -194,8 +194,8 @@ class Performer:
             if hasattr(given, "stream"):
                 client = given
             else:
-                arguments = http.client_arguments(step, self._options, self._proxy, http.httpx.HTTPTransport)
-                client = http.httpx.Client(**arguments)
+                kinds = http.httpx.Client, http.httpx.HTTPTransport
+                client = http.client(*kinds, step, self._options, self._proxy)
             self._clients[kind] = client
         return client
 

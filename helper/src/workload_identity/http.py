@@ -21,6 +21,7 @@ from workload_identity.sending import (
     heeds_environment,
     not_connected,
     not_trusted,
+    proxies_of_environment,
     silence,
     silent,
     words_of,
@@ -29,12 +30,15 @@ from workload_identity.steps import Response, Unreachable
 from workload_identity.trust import context_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import TypeVar
 
     from workload_identity.clock import Instant
     from workload_identity.options import Options
     from workload_identity.steps import Send
     from workload_identity.token_proxy import TokenProxy
+
+    T = TypeVar("T")
 
 
 def _import_httpx() -> Any:
@@ -58,20 +62,35 @@ else:
     httpx = _import_httpx()
 
 
-def client_arguments(
-    step: Send, options: Options, proxy: TokenProxy | None, transports: Any
-) -> dict[str, Any]:
-    """Return what an httpx client of either family is made with.
+def client(
+    clients: Callable[..., T], transports: Any, step: Send, options: Options, proxy: TokenProxy | None
+) -> T:
+    """Return an httpx client of either family.
 
     Args:
+        clients: The family's client class.
+        transports: The family's transport class, for proxies.
         step: The first request.
         options: How requests are sent.
         proxy: The token proxy they go to, if any.
-        transports: The family's transport class, for proxies.
 
     Raises:
         OSError: Certificates that are named cannot be read; the message has the path.
+        Unreachable: The address of a proxy is none. It is not quoted, as it may have a password in it.
     """
+    try:
+        return clients(**_arguments(step, options, proxy, transports))
+    except (httpx.InvalidURL, ValueError):
+        if not options.proxies and not proxies_of_environment(step, options, proxy):
+            raise
+    raise Unreachable(
+        "fault",
+        "the address of a proxy, among `proxies` or in HTTPS_PROXY or the like, is no URL such as"
+        " http://user:password@host:3128; in user and password / is %2F, ? is %3F, # is %23 and @ is %40",
+    )
+
+
+def _arguments(step: Send, options: Options, proxy: TokenProxy | None, transports: Any) -> dict[str, Any]:
     if options.transport is not None:
         return {"transport": options.transport}
     environment = heeds_environment(step, options, proxy)
