@@ -226,7 +226,7 @@ def test_wider_token_will_do(cache: TokenCache) -> None:
 
 
 def test_cache_is_bounded(cache: TokenCache) -> None:
-    """Identities and their scopes have a maximum; the oldest go."""
+    """Identities and their scopes have a maximum; what was not used for longest goes."""
     for number in range(MOST_IDENTITIES + 10):
         cache.slot(number, SCOPES, at(0))
     for number in range(MOST_SCOPES + 10):
@@ -234,6 +234,28 @@ def test_cache_is_bounded(cache: TokenCache) -> None:
 
     assert len(cache._slots) <= MOST_IDENTITIES
     assert len(cache._slots["many"]) <= MOST_SCOPES
+
+
+def test_what_is_used_stays(cache: TokenCache) -> None:
+    """However many others come, an identity and its scopes that are asked for keep their place."""
+    slot = cache.slot("busy", SCOPES, at(0))
+    slot.held = held("busy")
+    for number in range(MOST_IDENTITIES * 2):
+        cache.slot(number, SCOPES, at(0)).held = held("x")
+        assert cache.slot("busy", SCOPES, at(0)) is slot
+    for number in range(MOST_SCOPES * 2):
+        cache.slot("busy", frozenset({str(number)}), at(0)).held = held("x")
+        assert cache.slot("busy", SCOPES, at(0)) is slot
+
+
+def test_place_that_somebody_still_knows_comes_back(cache: TokenCache, slot: Slot) -> None:
+    """Who was served without a look at the cache for an hour has the token still: so has the cache again."""
+    for number in range(MOST_IDENTITIES + 1):
+        cache.slot(number, SCOPES, at(0))
+    assert "someone" not in cache._slots
+
+    assert cache.slot("someone", SCOPES, at(0), slot) is slot
+    assert cache.slot("someone", SCOPES, at(0)) is slot
 
 
 def test_what_is_over_goes_first(cache: TokenCache) -> None:

@@ -174,7 +174,10 @@ class Slot:
 
 
 class TokenCache:
-    """Tokens by identity and scopes. Bounded: when it is full, what is over goes first, then the oldest."""
+    """Tokens by identity and scopes.
+
+    Bounded: when it is full, what is over goes first, then what was not used for longest.
+    """
 
     def __init__(self) -> None:
         # Re-entrant: a signal handler or a finalizer may come here while its own thread is inside.
@@ -183,17 +186,30 @@ class TokenCache:
         self._refresh_tokens: dict[Hashable, str] = {}
         _caches.add(self)
 
-    def slot(self, identity: Hashable, scopes: frozenset[str], now: Instant) -> Slot:
-        """Return the place of an identity's token for these scopes, a new one if need be."""
+    def slot(
+        self, identity: Hashable, scopes: frozenset[str], now: Instant, known: Slot | None = None
+    ) -> Slot:
+        """Return the place of an identity's token for these scopes.
+
+        Args:
+            identity: Whose.
+            scopes: What for.
+            now: The moment.
+            known: What was returned for the same before, if the caller has it still: it gets its place back
+                if it had to make room, and the token in it is not lost. Else there is a new one.
+        """
         with self._lock:
-            slots = self._slots.get(identity)
+            # What was used last is put last.
+            slots = self._slots.pop(identity, None)
             if slots is None:
                 _make_room(self._slots, MOST_IDENTITIES, now, _all_idle)
-                slots = self._slots[identity] = {}
-            slot = slots.get(scopes)
+                slots = {}
+            self._slots[identity] = slots
+            slot = slots.pop(scopes, None)
             if slot is None:
                 _make_room(slots, MOST_SCOPES, now, _slot_idle)
-                slot = slots[scopes] = Slot()
+                slot = known or Slot()
+            slots[scopes] = slot
             return slot
 
     def wider(self, identity: Hashable, scopes: frozenset[str], now: Instant) -> Held | None:
@@ -337,7 +353,7 @@ class TokenCache:
 def _make_room(
     places: dict[K, V], most: int, now: Instant, idle: Callable[[V, Instant | None], bool]
 ) -> None:
-    """Make room for one more: drop what is over, or else the oldest, but nothing with a flight."""
+    """Make room for one more: drop what is over, or else what comes first, but nothing with a flight."""
     if len(places) < most:
         return
     dropped = [key for key, place in places.items() if idle(place, now)]
