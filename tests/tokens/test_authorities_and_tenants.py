@@ -119,6 +119,8 @@ def test_closed_cloud_is_deprecated() -> None:
     [
         ("https://login.microsoftonline.com", "https://westeurope.login.microsoft.com"),
         ("https://login.windows.net", "https://westeurope.login.microsoft.com"),
+        ("https://Login.MicrosoftOnline.com", "https://westeurope.login.microsoft.com"),
+        ("https://login.microsoftonline.com:443", "https://westeurope.login.microsoft.com"),
         ("https://login.microsoftonline.us", "https://westeurope.login.microsoftonline.us"),
         ("https://private.cloud:8443/path", "https://westeurope.private.cloud:8443/path"),
     ],

@@ -242,6 +242,23 @@ def test_silence_is_remembered_for_half_a_minute(stage: Stage, answer: Answer, k
     assert probing(stage).token.token == "a-token"
 
 
+def test_process_that_slept_says_nothing_of_the_metadata_service(stage: Stage, answer: Answer) -> None:
+    """Where an event loop was blocked for longer than that second, it is looked for once more."""
+    stage.answers = [Unreachable("read", "too late"), answer(400), answer(200, **GRANT)]
+    stage.seconds_per_request = 3
+    assert probing(stage).token.token == "a-token"
+
+
+def test_process_that_always_sleeps_has_an_end(stage: Stage) -> None:
+    """It is looked for twice, and that is remembered."""
+    stage.answers = [Unreachable("read", "too late")]
+    stage.seconds_per_request = 3
+    for _ in range(2):
+        with pytest.raises(CredentialUnavailableError, match="instance metadata service"):
+            probing(stage)
+    assert len(stage.of(Send)) == 2
+
+
 def test_our_own_fault_says_nothing_of_the_metadata_service(stage: Stage, answer: Answer) -> None:
     """Options of one credential that cannot work do not keep others from looking."""
     stage.answers = [Unreachable("fault", "no such proxy")]

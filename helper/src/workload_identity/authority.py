@@ -90,7 +90,7 @@ def regional(authority: str, region: str) -> str:
     """
     if not region:
         return authority
-    host = authority.partition("://")[2]
+    host = authority.partition("://")[2].lower().removesuffix(":443").rstrip(".")
     return f"https://{region}.{'login.microsoft.com' if host in _PUBLIC else host}"
 
 

@@ -38,6 +38,8 @@ _PROBE = 1.0
 """Seconds in which a metadata service that is there begins to answer, whatever it answers."""
 _ABSENT = 30.0
 """Seconds for which one that did not is not looked for again."""
+_LATE = 1.0
+"""Seconds after the end of that by which a process that is awake knows that nothing came."""
 _LONGEST_KEY = 4096
 _THUMBPRINT = 40
 _OK, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN = 200, 400, 401, 403
@@ -228,17 +230,24 @@ def _looked_for(request: Send, wish: Wish) -> Flow[None]:
             wish, f"there was none {ago:.0f} s ago, and it is looked for every {_ABSENT:g} s", True
         )
     headers = {name: value for name, value in request.headers.items() if name != "Metadata"}
-    deadline = min(request.deadline, begun.monotonic + _PROBE)
-    try:
-        response: Response = yield Send(
-            request.url, None, headers, deadline, "GET", direct=True, connection_timeout=_PROBE
-        )
-    except Unreachable as failure:
-        ended = yield from now()
-        if worth_another_try(failure):  # else it is how we ask that is at fault, not who does not answer
-            sighting.absent_until = ended.monotonic + _ABSENT
-        cause = f"none within {_PROBE:g} s" if ended.monotonic >= deadline else failure.cause
-        raise _unanswered(wish, cause, worth_another_try(failure)) from failure
+    again = True
+    while True:
+        deadline = min(request.deadline, begun.monotonic + _PROBE)
+        try:
+            response: Response = yield Send(
+                request.url, None, headers, deadline, "GET", direct=True, connection_timeout=_PROBE
+            )
+            break
+        except Unreachable as failure:
+            ended = yield from now()
+            if again and ended.monotonic > deadline + _LATE:
+                # We were not awake: an answer may have been there, and says nothing about who gives it.
+                again, begun = False, ended
+                continue
+            if worth_another_try(failure):  # else it is how we ask that is at fault, not who does not answer
+                sighting.absent_until = ended.monotonic + _ABSENT
+            cause = f"none within {_PROBE:g} s" if ended.monotonic >= deadline else failure.cause
+            raise _unanswered(wish, cause, worth_another_try(failure)) from failure
     if _bars(response):
         ended = yield from now()
         sighting.absent_until = ended.monotonic + _ABSENT
