@@ -17,7 +17,11 @@ import workload_identity
 import workload_identity.aio
 from testkit.entra import EntraStandIn
 from testkit.entra.fixtures import CLIENT_ID, TENANT_ID
-from workload_identity import ClientAuthenticationError, CredentialUnavailableError
+from workload_identity import (
+    ClientAuthenticationError,
+    CredentialUnavailableError,
+    TokenCachePersistenceOptions,
+)
 
 Family = Any
 Pod = Any
@@ -403,6 +407,9 @@ def test_keywords_reach_the_members(family: Family, pod: Pod, monkeypatch: pytes
         timeout=8,
         exclude_interactive_browser_credential=False,
         managed_identity_object_id="an-object",
+        cache_persistence_options=TokenCachePersistenceOptions(name="a-store"),
+        disable_instance_discovery=True,
+        shared_cache=False,
     )
 
     of = dict(zip(members(chain), chain.credentials, strict=True))
@@ -415,6 +422,19 @@ def test_keywords_reach_the_members(family: Family, pod: Pod, monkeypatch: pytes
     assert workload._options.timeout == of[MANAGED]._options.timeout == 8
     assert of[MANAGED]._identified == ("object_id", "an-object")
     assert "login.example" in repr(vars(of[BROWSER]))
+    assert of[ENVIRONMENT]._chosen._persistence.name == of[BROWSER]._persistence.name == "a-store"
+    assert not of[BROWSER]._discovery
+    assert not of[ENVIRONMENT]._chosen._shared
+    assert not workload._shared
+
+
+def test_none_is_not_given(family: Family) -> None:
+    """Code that passes settings on has None for those that nobody made."""
+    chain = make(family, additionally_allowed_tenants=None, process_timeout=None, timeout=None)
+
+    of = dict(zip(members(chain), chain.credentials, strict=True))
+    assert of[AZ]._process_timeout == 10
+    assert of[MANAGED]._options.timeout == 120
 
 
 @pytest.mark.parametrize(

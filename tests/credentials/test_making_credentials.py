@@ -54,6 +54,24 @@ def test_keywords_win_over_the_environment(family: Family, pod: Pod, monkeypatch
     assert "client_id='wrong'" in repr(family.credential(client_id=""))
 
 
+@pytest.mark.parametrize(
+    ("given", "allowed"), [(None, ()), ("one", ("one",)), (["one", "two"], ("one", "two"))]
+)
+def test_tenants_that_are_allowed_too(family: Family, given: Any, allowed: tuple[str, ...]) -> None:
+    """Several, one as it is, or none: every credential takes all three."""
+    module = family.module
+    credentials = [
+        module.WorkloadIdentityCredential(additionally_allowed_tenants=given),
+        module.ManagedIdentityCredential(additionally_allowed_tenants=given)._workload,
+        module.ClientSecretCredential(TENANT_ID, "x", "y", additionally_allowed_tenants=given),
+        module.SharedTokenCacheCredential(additionally_allowed_tenants=given),
+        module.AzureCliCredential(additionally_allowed_tenants=given),
+        module.InteractiveBrowserCredential(additionally_allowed_tenants=given, timeout=None),
+    ]
+
+    assert [one._allowed_tenants for one in credentials] == [allowed] * len(credentials)
+
+
 def test_empty_authority_is_the_public_cloud(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that is set but empty counts as unset."""
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", "")

@@ -574,7 +574,9 @@ def test_coroutine_function_is_awaited(family: Family, issuer: Issuer) -> None:
 
 def test_failing_function_is_the_cause(family: Family) -> None:
     """Its error is told and chained; one that says "not here" stays what it is."""
-    failures = [KeyError("lost"), CredentialUnavailableError("not here")]
+    from azure.identity import CredentialUnavailableError as Theirs
+
+    failures = [KeyError("lost"), CredentialUnavailableError("not here"), Theirs(message="not there")]
 
     def assertion() -> str:
         raise failures[0]
@@ -587,6 +589,10 @@ def test_failing_function_is_the_cause(family: Family) -> None:
 
     del failures[0]
     with pytest.raises(CredentialUnavailableError, match="not here"):
+        family.do(one.get_token, SCOPE)
+
+    del failures[0]
+    with pytest.raises(CredentialUnavailableError, match="not there"):
         family.do(one.get_token, SCOPE)
 
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -447,6 +448,21 @@ def test_takes_too_long(family: Family, toolbox: Toolbox, name: str) -> None:
     assert "within 1 s" in str(failure)
     family.until(lambda: gone(toolbox.folder))
     assert gone(toolbox.folder)
+
+
+def test_somebody_else_waits_longer(toolbox: Toolbox) -> None:
+    """Who has less time than the thread that runs the tool is told what he would be if he ran it: go on."""
+    toolbox.put("az", HANGING.format(folder=toolbox.folder, secret=SECRET))
+    child = toolbox.folder / "child"
+    patient = workload_identity.AzureCliCredential(process_timeout=6)
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(patient.get_token, SCOPE)
+        while not (child.exists() and child.read_text().endswith("\n")):
+            time.sleep(0.01)
+        with pytest.raises(CredentialUnavailableError, match="another thread or event loop is asking"):
+            workload_identity.AzureCliCredential(process_timeout=0.1).get_token(SCOPE)
+
+    assert isinstance(first.exception(), CredentialUnavailableError)
 
 
 @tool

@@ -18,10 +18,10 @@ from workload_identity.assertions import claims_of
 from workload_identity.context import Asking
 from workload_identity.credentials import named_scopes
 from workload_identity.default import MEMBERS, DefaultAzureCredential
-from workload_identity.errors import ClientAuthenticationError
+from workload_identity.errors import ClientAuthenticationError, is_unavailable
 from workload_identity.placeholders import Placeholder
 from workload_identity.redaction import redacted
-from workload_identity.walking import is_unavailable, name_of
+from workload_identity.walking import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

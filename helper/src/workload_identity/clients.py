@@ -18,7 +18,7 @@ from functools import partial
 from workload_identity.assertions import claims_of
 from workload_identity.cache import FRESH
 from workload_identity.entra import Grant, Granted, ask, by_assertion, refused, token_url
-from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
+from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError, is_unavailable
 from workload_identity.retry import persistently
 from workload_identity.steps import Block, Call, NewId, Read, Send, Wait, now
 from workload_identity.values import NOTHING, Value, hidden
@@ -175,6 +175,8 @@ def assertion(function: Callable[[], object]) -> Proof:
         except CredentialUnavailableError:
             raise
         except Exception as failure:
+            if is_unavailable(failure):  # as azure-identity says it
+                raise CredentialUnavailableError(str(failure)) from failure
             raise ClientAuthenticationError(
                 "the function that was to return a client assertion raised"
                 f" {type(failure).__name__}: {failure}"

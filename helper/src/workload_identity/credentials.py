@@ -17,7 +17,7 @@ from workload_identity.options import Identical, Options
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Task
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
     from typing import Any
 
     from workload_identity.cache import Held, Slot
@@ -45,6 +45,7 @@ class Order:
         patience: The longest a request can take, in seconds.
         flow: Makes the flow that asks; told whether it is in the background, with a good token still held.
         silent: What becomes of it is logged elsewhere.
+        late: What is raised for who waits too long for somebody else's request.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Order:
         "clock",
         "flow",
         "label",
+        "late",
         "must",
         "options",
         "patience",
@@ -90,6 +92,7 @@ class Order:
         self.must = must
         self.wide = wide
         self.silent = silent
+        self.late: type[ClientAuthenticationError] = ClientAuthenticationError
 
 
 class Credential:
@@ -212,12 +215,13 @@ class Credential:
         # Who answers through another transport may be somebody else.
         identity = (*self._identity(), tenant.lower(), enable_cae, Identical(self._options.transport))
         now = self._clock.now()
-        slot = self._cache.slot(identity, frozenset(scopes), now)
+        hot = self._cae if enable_cae else self._plain
+        plain = not tenant_id and all(isinstance(scope, str) for scope in asked)
+        slot = self._cache.slot(identity, frozenset(scopes), now, hot.get(asked) if plain else None)
         wide = None
         must = bool(claims) or not self._holds
         if not must:
-            if not tenant_id and all(isinstance(scope, str) for scope in asked):
-                hot = self._cae if enable_cae else self._plain
+            if plain:
                 if len(hot) >= _MOST_HOT:
                     hot.clear()
                 hot[asked] = slot
@@ -333,12 +337,19 @@ def allowed_tenant(configured: str, requested: str | None, allowed: Sequence[str
     return tenant
 
 
-def seconds_of(name: str, value: Any) -> float:
-    """Return an option's seconds.
+def allowed_tenants(given: Iterable[str] | None) -> tuple[str, ...]:
+    """Return `additionally_allowed_tenants`: of several, of one that is given as it is, or of none."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def seconds_of(name: str, value: Any, default: float = 0) -> float:
+    """Return an option's seconds; None counts as not given.
 
     Raises:
         ValueError: It is no number, or a negative one; the message names the option.
     """
+    if value is None:
+        return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise ValueError(f"{name}: wanted seconds, 0 or more, found {value!r}")
     return float(value)

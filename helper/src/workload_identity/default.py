@@ -15,7 +15,7 @@ from workload_identity.cache import TokenCache
 from workload_identity.chain import AwaitingChain, BlockingChain, Chain
 from workload_identity.clock import SYSTEM
 from workload_identity.context import Asking
-from workload_identity.credentials import Order, seconds_of
+from workload_identity.credentials import Order, allowed_tenants, seconds_of
 from workload_identity.errors import ClientAuthenticationError, CredentialUnavailableError
 from workload_identity.options import Options, options_of
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from workload_identity.cache import Held
     from workload_identity.chain import Wish
-    from workload_identity.options import TransportOptions
+    from workload_identity.options import SendingOptions
+    from workload_identity.persistence import TokenCachePersistenceOptions
     from workload_identity.steps import Flow
 
     class Member(NamedTuple):
@@ -139,11 +140,16 @@ class Default(Chain):
         require_envvar: Refuse to be made while AZURE_TOKEN_CREDENTIALS is not set.
         additionally_allowed_tenants: Other tenants that `tenant_id` of a call may name; "*" allows all. Not
             for members that run a tool.
+        cache_persistence_options: Where EnvironmentCredential, SharedTokenCacheCredential and
+            InteractiveBrowserCredential store tokens beyond the life of the process; by default nowhere.
+        disable_instance_discovery: For the same three: trust the authority without asking Entra whether it
+            knows it.
         enable_azure_proxy: See WorkloadIdentityCredential; so are the next three.
         token_file_timeout: Likewise.
         retry_on_propagation: Likewise.
         shared_cache: Likewise, for all members that hold tokens.
-        options: See `workload_identity.options.Options`; not for members that run a tool.
+        timeout: As in `workload_identity.options.Options`.
+        options: See there; not for members that run a tool.
 
     Raises:
         ValueError: A keyword or AZURE_TOKEN_CREDENTIALS that cannot work, or no member is left.
@@ -185,25 +191,29 @@ class Default(Chain):
         interactive_browser_client_id: str | None = None,
         broker_client_id: str | None = None,
         visual_studio_code_tenant_id: str | None = None,
-        process_timeout: float = 10,
+        process_timeout: float | None = 10,
         require_envvar: bool = False,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
+        cache_persistence_options: TokenCachePersistenceOptions | None = None,
+        disable_instance_discovery: bool = False,
         enable_azure_proxy: bool | None = None,
         token_file_timeout: float = 0,
         retry_on_propagation: float = 0,
         shared_cache: bool = True,
-        **options: Unpack[TransportOptions],
+        timeout: float | None = None,
+        **options: Unpack[SendingOptions],
     ) -> None:
         given = dict(locals())
-        for name in ("self", "options", "__class__"):
+        for name in ("self", "options", "timeout", "__class__"):
             del given[name]
         if "tenant_id" in options:
             raise TypeError(
                 f"{self._name()} takes no tenant_id, it would mean another thing for each member: give"
                 " workload_identity_tenant_id, interactive_browser_tenant_id, …"
             )
-        given["additionally_allowed_tenants"] = _several(additionally_allowed_tenants)
-        sending = {name: options[name] for name in options_of(options, given).__dict__}  # type: ignore[literal-required]
+        given["additionally_allowed_tenants"] = allowed_tenants(additionally_allowed_tenants)
+        everything: Mapping[str, Any] = {**options, "timeout": timeout}
+        sending = {name: everything[name] for name in options_of(everything, given).__dict__}
         arguments = _arguments(_checked(given), sending)
         made = [
             (member, self._made(member, arguments.get(member.name, {}), {**given, **sending}))
@@ -324,10 +334,6 @@ class AsyncDefaultAzureCredential(Default, AwaitingChain):  # noqa: D101 - likew
     __doc__ = Default.__doc__
 
 
-def _several(tenants: Iterable[str]) -> tuple[str, ...]:
-    return (tenants,) if isinstance(tenants, str) else tuple(tenants)
-
-
 def _checked(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the keywords as they are.
 
@@ -401,10 +407,15 @@ def _arguments(given: Mapping[str, Any], sending: Mapping[str, Any]) -> Mapping[
         "additionally_allowed_tenants": given["additionally_allowed_tenants"],
         **sending,
     }
+    signing_in = {
+        **entra,
+        "cache_persistence_options": given["cache_persistence_options"],
+        "disable_instance_discovery": given["disable_instance_discovery"],
+    }
     alone = os.environ.get(_VARIABLE, "").strip().lower() == "managedidentitycredential"
     tool = {"process_timeout": given["process_timeout"]}
     return {
-        "EnvironmentCredential": entra,
+        "EnvironmentCredential": {**signing_in, "shared_cache": given["shared_cache"]},
         "WorkloadIdentityCredential": {
             **entra,
             "client_id": given["workload_identity_client_id"] or explicit,
@@ -424,7 +435,7 @@ def _arguments(given: Mapping[str, Any], sending: Mapping[str, Any]) -> Mapping[
             "_probe": False if alone else None,
         },
         "SharedTokenCacheCredential": {
-            **entra,
+            **signing_in,
             "username": given["shared_cache_username"] or os.environ.get("AZURE_USERNAME") or None,
             "tenant_id": given["shared_cache_tenant_id"] or tenant_id,
         },
@@ -432,7 +443,7 @@ def _arguments(given: Mapping[str, Any], sending: Mapping[str, Any]) -> Mapping[
         "AzurePowerShellCredential": tool,
         "AzureDeveloperCliCredential": tool,
         "InteractiveBrowserCredential": {
-            **entra,
+            **signing_in,
             "tenant_id": given["interactive_browser_tenant_id"] or tenant_id,
             "client_id": given["interactive_browser_client_id"],
         },

@@ -64,7 +64,7 @@ class OnBehalfOf(Principal):
         password: str | bytes | None = None,
         send_certificate_chain: bool = False,
         authority: str | None = None,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         shared_cache: bool = True,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
         **options: Unpack[TransportOptions],
@@ -179,7 +179,7 @@ class AuthorizationCode(Principal):
         *,
         client_secret: str | None = None,
         authority: str | None = None,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
         **options: Unpack[TransportOptions],
     ) -> None:

@@ -62,7 +62,6 @@ _SHARING = frozenset({"ClientSecretCredential", "CertificateCredential"})
 _ALL = (CLIENT, TENANT, SECRET, CERTIFICATE, CERTIFICATE_PASSWORD, CHAIN, USER, PASSWORD)
 _OF_EVERY_POD = frozenset({CLIENT, TENANT})
 """What wired pods always have; nobody who has no more than these meant this credential."""
-_FOR_MSAL = "enable_support_logging"
 _OWN = (
     "authority",
     "additionally_allowed_tenants",
@@ -108,7 +107,7 @@ class Environment(Credential):
         self,
         *,
         authority: str | None = None,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         shared_cache: bool = True,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
         disable_instance_discovery: bool = False,
@@ -118,7 +117,7 @@ class Environment(Credential):
         super().__init__(options_of({**options, "timeout": timeout}, _OWN), shared_cache=shared_cache)
         host = authority or os.environ.get("AZURE_AUTHORITY_HOST") or AzureAuthorityHosts.AZURE_PUBLIC_CLOUD
         common: dict[str, Any] = {
-            **{name: value for name, value in options.items() if name in {*vars(self._options), _FOR_MSAL}},
+            **{name: value for name, value in options.items() if name in vars(self._options)},
             "timeout": timeout,
             "authority": normal_authority(host),
             "additionally_allowed_tenants": additionally_allowed_tenants,

@@ -259,3 +259,15 @@ def _revived(cls: type[ClientAuthenticationError], state: Mapping[str, object]) 
     failure.__dict__.update(state)
     failure.args = (failure.message,)
     return failure
+
+
+def is_unavailable(failure: BaseException) -> bool:
+    """Tell whether who failed says that it could not even try: with our error, or with azure-identity's."""
+    return any(
+        kind is CredentialUnavailableError
+        or (
+            kind.__name__ == "CredentialUnavailableError"
+            and f"{kind.__module__}.".startswith("azure.identity.")
+        )
+        for kind in type(failure).__mro__
+    )

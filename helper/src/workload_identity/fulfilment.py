@@ -33,7 +33,7 @@ def landed(order: Order, flight: Flight, outcome: Outcome, began: float) -> None
 
 def waited_too_long(order: Order) -> ClientAuthenticationError:
     """Return what to raise when somebody else's request for the same token does not end."""
-    return ClientAuthenticationError(
+    return order.late(
         f"{order.label}: another thread or event loop is asking for this token, and had no answer within"
         f" {order.patience:g} s; is its event loop blocked?",
         retryable=True,

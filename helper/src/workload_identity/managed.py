@@ -16,12 +16,14 @@ from workload_identity.workload import WorkloadIdentity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
     from typing import Unpack
 
     from workload_identity.cache import Held
     from workload_identity.options import TransportOptions
     from workload_identity.steps import Flow
+
+_OF_PODS = ("enable_azure_proxy", "additionally_allowed_tenants")
 
 
 class ManagedIdentity(Credential):
@@ -43,6 +45,7 @@ class ManagedIdentity(Credential):
             Shell, further parameters to send.
         shared_cache: Whether tokens are shared with other credentials of the same identity in this process.
         enable_azure_proxy: As with `WorkloadIdentityCredential`, where a pod's workload identity is meant.
+        additionally_allowed_tenants: Likewise; elsewhere without effect.
         _exclude_workload_identity: A pod's token is another credential's to use.
         _probe: Whether to look for the metadata service first; None: in a chain.
         options: See `workload_identity.options.Options`.
@@ -60,11 +63,12 @@ class ManagedIdentity(Credential):
         identity_config: Mapping[str, str] | None = None,
         shared_cache: bool = True,
         enable_azure_proxy: bool | None = None,
+        additionally_allowed_tenants: Iterable[str] | None = None,
         _exclude_workload_identity: bool = False,
         _probe: bool | None = None,
         **options: Unpack[TransportOptions],
     ) -> None:
-        known = ("client_id", "identity_config", "shared_cache", "enable_azure_proxy")
+        known = ("client_id", "identity_config", "shared_cache", *_OF_PODS)
         self._host = hosts.host_of(os.environ, sys.platform, workload_identity=not _exclude_workload_identity)
         self._evaluates = self._host.kind == hosts.WORKLOAD
         self._probe = _probe
@@ -76,7 +80,7 @@ class ManagedIdentity(Credential):
         self._workload: WorkloadIdentity | None = None
         match self._host.kind:
             case hosts.WORKLOAD:
-                self._be_the_pods(enable_azure_proxy)
+                self._be_the_pods(enable_azure_proxy, additionally_allowed_tenants)
             case hosts.IMDS:
                 self._options = patient(self._options)
             case hosts.SERVICE_FABRIC if self._options.transport is not None:
@@ -91,7 +95,9 @@ class ManagedIdentity(Credential):
         identity = "" if self._identified is None else " {}={!r}".format(*self._identified)
         return f"<{self._name()} {self._host.kind}{place}{identity}>"
 
-    def _be_the_pods(self, enable_azure_proxy: bool | None) -> None:
+    def _be_the_pods(
+        self, enable_azure_proxy: bool | None, additionally_allowed_tenants: Iterable[str] | None
+    ) -> None:
         if self._identified is None or self._identified[0] != "client_id":
             client_id = os.environ.get("AZURE_CLIENT_ID", "")
             self._identified = ("client_id", client_id) if client_id else None
@@ -99,6 +105,7 @@ class ManagedIdentity(Credential):
             self._workload = _Workload(
                 client_id=self._identified[1],
                 enable_azure_proxy=enable_azure_proxy,
+                additionally_allowed_tenants=additionally_allowed_tenants,
                 **vars(self._options),
             )
             self._proxy = self._workload._proxy  # noqa: SLF001 - see `_Workload`

@@ -78,7 +78,7 @@ class VisualStudioCode(Placeholder):
         self,
         *,
         tenant_id: str | None = None,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         **options: Unpack[TransportOptions],
     ) -> None:
         del tenant_id, additionally_allowed_tenants

@@ -7,7 +7,7 @@ import os
 from workload_identity.authority import AzureAuthorityHosts, normal_authority, region_of, valid_tenant
 from workload_identity.awaiting import Awaiting
 from workload_identity.blocking import Blocking
-from workload_identity.credentials import Credential, allowed_tenant, declared_claims
+from workload_identity.credentials import Credential, allowed_tenant, allowed_tenants, declared_claims
 from workload_identity.errors import CredentialUnavailableError
 from workload_identity.options import Identical, options_of
 from workload_identity.persistence import persistence_options
@@ -46,7 +46,7 @@ class Principal(Credential):
         options: Options,
         *,
         authority: str | None,
-        additionally_allowed_tenants: Iterable[str],
+        additionally_allowed_tenants: Iterable[str] | None,
         shared_cache: bool,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
     ) -> None:
@@ -58,8 +58,7 @@ class Principal(Credential):
         host = authority or os.environ.get("AZURE_AUTHORITY_HOST") or AzureAuthorityHosts.AZURE_PUBLIC_CLOUD
         self._authority = normal_authority(host)
         self._region = region_of(os.environ)
-        several = additionally_allowed_tenants
-        self._allowed_tenants = (several,) if isinstance(several, str) else tuple(several)
+        self._allowed_tenants = allowed_tenants(additionally_allowed_tenants)
 
     def __repr__(self) -> str:
         return (
@@ -221,7 +220,7 @@ class ClientSecret(Principal):
         client_secret: str,
         *,
         authority: str | None = None,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         shared_cache: bool = True,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
         **options: Unpack[TransportOptions],
@@ -282,7 +281,7 @@ class Certificate(Principal):
         password: str | bytes | None = None,
         send_certificate_chain: bool = False,
         authority: str | None = None,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         shared_cache: bool = True,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
         **options: Unpack[TransportOptions],
@@ -341,7 +340,7 @@ class ClientAssertion(Principal):
         func: Callable[[], str | Awaitable[str]],
         *,
         authority: str | None = None,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         shared_cache: bool = True,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
         **options: Unpack[TransportOptions],
@@ -396,7 +395,7 @@ class AzurePipelines(Principal):
         service_connection_id: str,
         system_access_token: str,
         authority: str | None = None,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         shared_cache: bool = True,
         **options: Unpack[TransportOptions],
     ) -> None:

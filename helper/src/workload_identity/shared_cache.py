@@ -11,7 +11,14 @@ import sys
 from workload_identity.authority import AzureAuthorityHosts, normal_authority, valid_tenant
 from workload_identity.awaiting import Awaiting
 from workload_identity.blocking import Blocking
-from workload_identity.credentials import Credential, Order, allowed_tenant, guarded, named_scopes
+from workload_identity.credentials import (
+    Credential,
+    Order,
+    allowed_tenant,
+    allowed_tenants,
+    guarded,
+    named_scopes,
+)
 from workload_identity.options import options_of
 from workload_identity.persistence import TokenCachePersistenceOptions, persistence_options
 
@@ -59,7 +66,7 @@ class SharedTokenCache(Credential):
         authentication_record: AuthenticationRecord | None = None,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
         disable_instance_discovery: bool = False,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         timeout: float | None = None,
         **options: Unpack[SendingOptions],
     ) -> None:
@@ -76,8 +83,7 @@ class SharedTokenCache(Credential):
         stored = persistence_options(cache_persistence_options)
         self._persistence = stored or TokenCachePersistenceOptions(allow_unencrypted_storage=True)
         self._discovery = not disable_instance_discovery
-        several = additionally_allowed_tenants
-        self._allowed_tenants = (several,) if isinstance(several, str) else tuple(several)
+        self._allowed_tenants = allowed_tenants(additionally_allowed_tenants)
         super().__init__(given, shared_cache=False)
 
     def __repr__(self) -> str:

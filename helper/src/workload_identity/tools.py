@@ -11,7 +11,15 @@ import os
 from workload_identity.authority import valid_tenant
 from workload_identity.awaiting import Awaiting
 from workload_identity.blocking import Blocking
-from workload_identity.credentials import Credential, allowed_tenant, named_scopes, resource_of, seconds_of
+from workload_identity.credentials import (
+    Credential,
+    allowed_tenant,
+    allowed_tenants,
+    named_scopes,
+    resource_of,
+    seconds_of,
+)
+from workload_identity.errors import CredentialUnavailableError
 from workload_identity.options import options_of
 
 TYPE_CHECKING = False
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from workload_identity.options import TransportOptions
     from workload_identity.steps import Flow
 
+_TIMEOUT = 10.0
 _WORD = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-.")
 _SCOPE = _WORD | frozenset(":/")
 _SUBSCRIPTION = _WORD | frozenset(" ")
@@ -40,15 +49,14 @@ class Tool(Credential):
         *,
         tenant_id: str = "",
         additionally_allowed_tenants: Iterable[str] | None = None,
-        process_timeout: float = 10,
+        process_timeout: float | None = _TIMEOUT,
         cache_tokens: bool = False,
         **options: Unpack[TransportOptions],
     ) -> None:
         super().__init__(options_of(options, (*_OWN, "subscription")), shared_cache=True)
         self._tenant_id = valid_tenant(tenant_id) if tenant_id else ""
-        several = additionally_allowed_tenants or ()
-        self._allowed_tenants = (several,) if isinstance(several, str) else tuple(several)
-        self._process_timeout = seconds_of("process_timeout", process_timeout)
+        self._allowed_tenants = allowed_tenants(additionally_allowed_tenants)
+        self._process_timeout = seconds_of("process_timeout", process_timeout, _TIMEOUT)
         self._holds = bool(cache_tokens)
 
     def __repr__(self) -> str:
@@ -78,6 +86,7 @@ class Tool(Credential):
         order = super()._order(self._normal(scopes), claims, tenant_id, False)
         # However long each may take: two of them at once would disturb each other.
         order.way = (claims or None, tenant_id or None)
+        order.late = CredentialUnavailableError  # as when the tool takes too long for this one itself
         words = self._unmet(claims, tenant_id, scopes[0]) if claims else ""
         if words:
             from workload_identity.commands import refusing  # noqa: PLC0415 - hardly ever
@@ -124,7 +133,7 @@ class AzureCli(Tool):
         tenant_id: str = "",
         subscription: str | None = None,
         additionally_allowed_tenants: Iterable[str] | None = None,
-        process_timeout: float = 10,
+        process_timeout: float | None = _TIMEOUT,
         cache_tokens: bool = False,
         **options: Unpack[TransportOptions],
     ) -> None:

@@ -13,7 +13,15 @@ from workload_identity.awaiting import Awaiting
 from workload_identity.awaiting import obtain as obtain_awaiting
 from workload_identity.blocking import Blocking, obtain
 from workload_identity.cache import TokenCache
-from workload_identity.credentials import Credential, Order, allowed_tenant, guarded, named_scopes, seconds_of
+from workload_identity.credentials import (
+    Credential,
+    Order,
+    allowed_tenant,
+    allowed_tenants,
+    guarded,
+    named_scopes,
+    seconds_of,
+)
 from workload_identity.errors import AuthenticationRequiredError, CredentialUnavailableError
 from workload_identity.options import Identical, options_of
 from workload_identity.persistence import persistence_options
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
 DEVELOPER_SIGN_ON = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 """The application that users sign in to where none is named: Microsoft's own for developers."""
 ANY_ORGANIZATION = "organizations"
+_PERSON_TAKES = 300.0
+"""Seconds to sign in with a browser."""
 _CODE_LIFE = 1800.0
 """Seconds; a device code is good for 900."""
 _MANAGEMENT = {
@@ -75,7 +85,7 @@ class User(Credential):
         disable_automatic_authentication: bool,
         cache_persistence_options: TokenCachePersistenceOptions | None,
         disable_instance_discovery: bool,
-        additionally_allowed_tenants: Iterable[str],
+        additionally_allowed_tenants: Iterable[str] | None,
     ) -> None:
         self._record = record = authentication_record
         host = record.authority if record is not None else authority
@@ -87,8 +97,7 @@ class User(Credential):
         self._automatic = not disable_automatic_authentication
         self._persistence = persistence_options(cache_persistence_options)
         self._discovery = not disable_instance_discovery
-        several = additionally_allowed_tenants
-        self._allowed_tenants = (several,) if isinstance(several, str) else tuple(several)
+        self._allowed_tenants = allowed_tenants(additionally_allowed_tenants)
         super().__init__(options, shared_cache=False)
 
     def __repr__(self) -> str:
@@ -313,7 +322,7 @@ class DeviceCode(User):
         disable_automatic_authentication: bool = False,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
         disable_instance_discovery: bool = False,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         **options: Unpack[SendingOptions],
     ) -> None:
         self._waits = None if timeout is None else seconds_of("timeout", timeout)
@@ -381,7 +390,7 @@ class InteractiveBrowser(User):
         *,
         redirect_uri: str | None = None,
         login_hint: str | None = None,
-        timeout: float = 300,
+        timeout: float | None = _PERSON_TAKES,
         client_id: str = DEVELOPER_SIGN_ON,
         tenant_id: str | None = None,
         authority: str | None = None,
@@ -389,12 +398,12 @@ class InteractiveBrowser(User):
         disable_automatic_authentication: bool = False,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
         disable_instance_discovery: bool = False,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         **options: Unpack[SendingOptions],
     ) -> None:
         self._place = _place(redirect_uri) if redirect_uri else None
         self._login_hint = login_hint
-        self._waits = seconds_of("timeout", timeout)
+        self._waits = seconds_of("timeout", timeout, _PERSON_TAKES)
         super().__init__(
             options_of(options, (*_COMMON, "redirect_uri", "login_hint")),
             client_id=client_id,
@@ -461,7 +470,7 @@ class UsernamePassword(User):
         authority: str | None = None,
         cache_persistence_options: TokenCachePersistenceOptions | None = None,
         disable_instance_discovery: bool = False,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         timeout: float | None = None,
         **options: Unpack[SendingOptions],
     ) -> None:

@@ -10,7 +10,12 @@ from __future__ import annotations
 
 from workload_identity import records
 from workload_identity.context import IN_CHAIN, Asking
-from workload_identity.errors import Attempt, ClientAuthenticationError, CredentialUnavailableError
+from workload_identity.errors import (
+    Attempt,
+    ClientAuthenticationError,
+    CredentialUnavailableError,
+    is_unavailable,
+)
 from workload_identity.redaction import redacted
 from workload_identity.steps import Ask, now
 from workload_identity.tokens import AccessToken, AccessTokenInfo
@@ -124,18 +129,6 @@ def _answer(member: object, wish: Wish) -> Flow[Any]:
         return answer
     kind = AccessToken if plain else AccessTokenInfo
     return kind(answer.token, answer.expires_on)
-
-
-def is_unavailable(failure: BaseException) -> bool:
-    """Tell whether a member says that it cannot even try: with our error, or with azure-identity's own."""
-    return any(
-        kind is CredentialUnavailableError
-        or (
-            kind.__name__ == "CredentialUnavailableError"
-            and f"{kind.__module__}.".startswith("azure.identity.")
-        )
-        for kind in type(failure).__mro__
-    )
 
 
 def name_of(member: object) -> str:

@@ -7,7 +7,7 @@ import os
 from workload_identity.authority import AzureAuthorityHosts, normal_authority, region_of, valid_tenant
 from workload_identity.awaiting import Awaiting
 from workload_identity.blocking import Blocking
-from workload_identity.credentials import Credential, allowed_tenant, seconds_of
+from workload_identity.credentials import Credential, allowed_tenant, allowed_tenants, seconds_of
 from workload_identity.options import options_of
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ class WorkloadIdentity(Credential):
         client_id: str | None = None,
         token_file_path: str | os.PathLike[str] | None = None,
         authority: str | None = None,
-        additionally_allowed_tenants: Iterable[str] = (),
+        additionally_allowed_tenants: Iterable[str] | None = None,
         token_file_timeout: float = 0,
         retry_on_propagation: float = 0,
         shared_cache: bool = True,
@@ -74,8 +74,7 @@ class WorkloadIdentity(Credential):
         host = authority or os.environ.get("AZURE_AUTHORITY_HOST") or AzureAuthorityHosts.AZURE_PUBLIC_CLOUD
         self._authority = normal_authority(host)
         self._region = region_of(os.environ)
-        several = additionally_allowed_tenants
-        self._allowed_tenants = (several,) if isinstance(several, str) else tuple(several)
+        self._allowed_tenants = allowed_tenants(additionally_allowed_tenants)
         self._token_file_timeout = seconds_of("token_file_timeout", token_file_timeout)
         self._retry_on_propagation = seconds_of("retry_on_propagation", retry_on_propagation)
         if os.environ.get("AZURE_KUBERNETES_TOKEN_PROXY") or enable_azure_proxy:
