@@ -79,3 +79,14 @@ def test_only_the_change_is_told(inside: Namespace) -> None:
     assert warnings(inside, "label", "serviceaccount", "billing", "team=a") == ""
     found = warnings(inside, "annotate", "serviceaccount", "billing", f"{contract.TENANT_ID}={CLIENT}")
     assert "client-id is no GUID" in found
+
+
+@pytest.mark.parametrize("key", [contract.CLIENT_ID, contract.TENANT_ID, contract.EXPIRATION])
+def test_label_in_place_of_an_annotation_is_told(inside: Namespace, key: str) -> None:
+    """Who labels a ServiceAccount with what is an annotation is told, once."""
+    inside.account("billing")
+
+    found = warnings(inside, "label", "serviceaccount", "billing", f"{key}=3600")
+    assert found.count("Warning: ") == 1
+    assert f"label {key}; it is an annotation" in found
+    assert warnings(inside, "label", "serviceaccount", "billing", "team=a") == ""
