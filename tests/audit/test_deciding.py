@@ -305,3 +305,23 @@ def test_whether_a_service_account_was_changed_since(
 
     assert was_unchanged(account, pod) is unchanged
     assert not was_unchanged({**account, "annotations": {}}, pod)
+
+
+@pytest.mark.parametrize(
+    ("created", "version", "unchanged"),
+    [("09:00:00", "5", True), ("09:00:00", "9", False), ("11:00:00", "5", False)],
+)
+def test_whether_a_service_account_was_changed_is_told_by_versions_where_no_write_is_recorded(
+    created: str, version: str, unchanged: bool
+) -> None:
+    """The API server records none of a ServiceAccount that was created with nothing in it but its name."""
+    account = {
+        "annotations": {contract.CLIENT_ID: "a"},
+        "creationTimestamp": f"2026-01-01T{created}Z",
+        "resourceVersion": version,
+    }
+
+    assert (
+        was_unchanged(account, {"creationTimestamp": "2026-01-01T10:00:00Z", "resourceVersion": "7"})
+        is unchanged
+    )

@@ -5,7 +5,7 @@ from typing import Any
 
 from testkit.installation import NAMESPACE, RELEASE, Operator, Served, second_running
 from testkit.owners import events_of, pods_of, workload
-from testkit.workloads import CLIENT, Namespace, eventually
+from testkit.workloads import CLIENT, Namespace, env_of, eventually, pod
 from workload_identity_operator import contract
 
 WITHIN = 90
@@ -21,6 +21,11 @@ def lease(served: Served) -> dict[str, Any]:
 def audits(operator: Operator) -> float:
     """Return how many audits a replica has completed."""
     return operator.metric('workload_identity_audits_total{outcome="completed"}')
+
+
+def outdated(operator: Operator) -> float:
+    """Return how many pods a replica has found with an identity of before."""
+    return operator.metric('workload_identity_pods{state="outdated"}')
 
 
 def test_one_replica_audits(served: Served, inside: Namespace) -> None:
@@ -43,7 +48,20 @@ def test_one_replica_audits(served: Served, inside: Namespace) -> None:
 
 
 def test_another_takes_over_from_one_that_was_killed(inside: Namespace, served: Served) -> None:
-    """A replica that cannot give the Lease back is waited for, and no longer than the Lease lasts."""
+    """A replica that cannot give the Lease back is waited for, and no longer than the Lease lasts.
+
+    Whose identity was taken away before the others were there, they find out by themselves.
+    """
+    for name in ("kept", "other"):
+        inside.account(name, {contract.CLIENT_ID: CLIENT})
+    eventually(
+        lambda: env_of(inside.create(pod("kept", "kept", metadata={"labels": {}}), "--dry-run=server")),
+        WITHIN,
+    )
+    inside.create(workload("Deployment", "kept", "kept"))
+    eventually(lambda: len(pods_of(inside, "kept")) == 2, WITHIN)
+    inside.kubectl("annotate", "serviceaccount", "kept", f"{contract.CLIENT_ID}-")
+    eventually(lambda: outdated(served.operator) == 2, WITHIN)
     with second_running(served) as second, second_running(served) as third:
         # Whoever holds it now is the one that all tests here share, and stays: so the Lease is given away.
         taken = json.dumps({"spec": {"holderIdentity": "killed", "renewTime": None}})
@@ -51,6 +69,7 @@ def test_another_takes_over_from_one_that_was_killed(inside: Namespace, served: 
         served.plane.kubectl("patch", "lease", RELEASE, *where)
 
         holder = eventually(lambda: (one := lease(served)["holderIdentity"]) != "killed" and one, WITHIN)
+        eventually(lambda: sum(map(outdated, (served.operator, second, third))) == 2, WITHIN)
         inside.account("web")
         inside.create(workload("Deployment", "web", "web"))
         eventually(lambda: len(pods_of(inside, "web")) == 2, WITHIN)

@@ -221,9 +221,10 @@ def was_unchanged(account: Json, pod: Json) -> bool:
         )
     ]
     changed, made = max([str(account["creationTimestamp"]), *writes]), str(pod["creationTimestamp"])
-    if changed != made:
+    if changed > made or (writes and changed < made):
         return changed < made
-    # Times are whole seconds. Versions come from one counter, though Kubernetes does not promise it.
+    # Times are whole seconds, and no write is recorded of what was created with nothing in it, as by `kubectl
+    # create serviceaccount`. Versions come from one counter, though Kubernetes does not promise it.
     versions = str(account["resourceVersion"]), str(pod["resourceVersion"])
     return all(map(str.isdigit, versions)) and int(versions[0]) < int(versions[1])
 

@@ -51,6 +51,8 @@ FEW: Final = 3
 """ServiceAccounts of a namespace up to which their pods are asked for by name."""
 _ALL: Final = ""
 """Stands for all namespaces where one is due: which of them have labelled pods."""
+_MOST_CHANGED: Final = 10_000
+"""Namespaces that a replica which does not audit knows to have changed: some of them are gone by then."""
 _EXAMPLES: Final = 3
 """Pods of an owner that are named."""
 
@@ -235,6 +237,7 @@ class Auditor:
         self._due: dict[str, float] = {}
         self._again: dict[str, float] = {}
         self._whole: set[str] = set()
+        self._auditing = False
         self._found: dict[str, Found] = {}
         self._totals: Counter[str] = Counter()
         self._told = events.Told(api)
@@ -253,7 +256,7 @@ class Auditor:
         self.reach = reach
         if reach:
             self._reached.set()
-            self._due = dict.fromkeys([_ALL, *self._due, *self._accounts.namespaces()], 0.0)
+            self._due = self._all_due()
             self._wake.set()
         else:
             self._reached.clear()
@@ -262,8 +265,10 @@ class Auditor:
         """Take that a ServiceAccount of a namespace was changed, or something was done for its pods."""
         if not self._complete.is_set():
             return
-        self._whole.add(namespace)
-        self._soon(namespace)
+        if len(self._whole) < _MOST_CHANGED:
+            self._whole.add(namespace)
+        if self._auditing:
+            self._soon(namespace)
 
     def may_wire(self, namespace: str) -> bool:
         """Whether pods that are made now are wired as the namespace's ServiceAccounts say now."""
@@ -277,7 +282,8 @@ class Auditor:
     async def run(self) -> None:
         """Audit for ever: first every namespace, then whichever is due."""
         await self._complete.wait()
-        self._due = dict.fromkeys([_ALL, *self._accounts.namespaces()], 0.0)
+        self._due, self._auditing = {}, True
+        self._due = self._all_due()
         try:
             while True:
                 await self._reached.wait()
@@ -293,6 +299,7 @@ class Auditor:
                     async with asyncio.timeout(max(pause, 0.01)):
                         await self._wake.wait()
         finally:
+            self._auditing = False
             self._found.clear()
             self._again.clear()
             self._totals.clear()
@@ -370,7 +377,13 @@ class Auditor:
             if meta is not None and namespace in self._accounts.namespaces():
                 self._plan(namespace, self._every())  # its labels may change
             return
-        found = await self.examine(namespace, self._queries(namespace, reach, former))
+        whole = former is None or namespace in self._whole
+        self._whole.discard(namespace)  # what is changed from here on may have been listed already
+        try:
+            found = await self.examine(namespace, self._queries(namespace, reach, former, whole=whole))
+        except Exception:
+            self._whole.add(namespace)
+            raise
         self._found[namespace] = found
         self._report(namespace, found, former)
         if not found.faulty:
@@ -386,8 +399,13 @@ class Auditor:
         limit = asyncio.Semaphore(AT_ONCE)
         await asyncio.gather(*(self._tell(owner, limit) for owner in found.owners.values()))
 
-    def _queries(self, namespace: str, reach: Reach, former: Found | None) -> list[tuple[str, str]]:
-        """Return which pods to list: few queries, and few pods that do not matter."""
+    def _queries(
+        self, namespace: str, reach: Reach, former: Found | None, *, whole: bool
+    ) -> list[tuple[str, str]]:
+        """Return which pods to list: few queries, and few pods that do not matter.
+
+        All of them where it is not known whose identity was taken away: after a change, and the first time.
+        """
         beside = written(reach.pods)
         among = f"{beside}," if beside else ""
         if reach.label_only:
@@ -399,8 +417,7 @@ class Auditor:
         }
         for owner in former.owners.values() if former else ():
             named |= owner.accounts
-        if namespace in self._whole or len(named) > FEW:
-            self._whole.discard(namespace)
+        if whole or len(named) > FEW:
             return [(among + _NOT_OPTED_OUT, "")]
         unlabelled = [(among + _UNLABELLED, f"spec.serviceAccountName={name}") for name in sorted(named)]
         return [(among + _LABELLED, ""), *unlabelled]
@@ -427,6 +444,10 @@ class Auditor:
         self._again.pop(namespace, None)
         if former := self._found.pop(namespace, None):
             self._report(namespace, _NOTHING, former)
+
+    def _all_due(self) -> dict[str, float]:
+        """Return that all namespaces are due that are known here to matter, or to have mattered."""
+        return dict.fromkeys([_ALL, *self._due, *self._whole, *self._accounts.namespaces()], 0.0)
 
     def _every(self) -> float:
         return max(EVERY, PACE * len(self._due))
