@@ -16,6 +16,7 @@ from workload_identity_operator.healing import (
     mode_for,
     obstacle,
     path_of,
+    patience,
     plan_of,
     taken_at_once,
 )
@@ -206,6 +207,20 @@ def test_a_roll_out_that_was_given_up_is_told_from_the_one_before() -> None:
     assert has_failed(deployment()) == ""
 
 
+@pytest.mark.parametrize(
+    ("spec", "seconds"),
+    [
+        ({}, 0),
+        ({"progressDeadlineSeconds": 3600, "minReadySeconds": 30}, 3660),
+        ({"minReadySeconds": 1200}, 1260),
+        ({"progressDeadlineSeconds": 2**31 - 1}, 6 * 3600),
+    ],
+)
+def test_patience_with_roll_outs(spec: Json, seconds: float) -> None:
+    """Whose pods take long to start says so, and is not given up before; none is waited for without end."""
+    assert patience(deployment(spec)) == seconds
+
+
 def test_paths_for_owners() -> None:
     """Each kind is found where it is; one of the same name in another group is none that we know."""
     reference = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "agent"}
@@ -228,7 +243,7 @@ def test_paths_for_owners() -> None:
         ("apps/v1", {"kind": "ReplicaSet"}, "delete these pods"),
         ("batch/v1", {"kind": "Job"}, "delete the Job and create it again"),
         ("batch/v1", {"kind": "CronJob"}, "those of its next run have one"),
-        ("v1", {"kind": "Pod"}, "delete it and create it again"),
+        ("v1", {"kind": "Pod"}, 'have "Pod" web make them anew'),
         ("argoproj.io/v1alpha1", {"kind": "Rollout"}, 'have "Rollout" web make them anew'),
         ("apps.kruise.io/v1beta1", {"kind": "StatefulSet"}, 'have "StatefulSet" web make them anew'),
         ("batch.volcano.sh/v1alpha1", {"kind": "Job"}, 'have "Job" web make them anew'),

@@ -9,22 +9,24 @@ import pytest
 from testkit.cases import ENVIRONMENT
 from workload_identity_operator import contract, events, healer
 from workload_identity_operator.audit import Finding, Rules, State
-from workload_identity_operator.auditor import Owner, Reach
-from workload_identity_operator.healing import Plan
+from workload_identity_operator.auditor import Found, Owner, Reach
+from workload_identity_operator.healing import Plan, by_hand
 from workload_identity_operator.kube import ApiError
 from workload_identity_operator.metrics import Metrics
 from workload_identity_operator.settings import Flags, read_settings
 
 
 class Api:
-    """Keeps what it is asked to create, and answers each `get` with the next of its answers."""
+    """Keeps what it is asked to create, and answers each request with the next of its answers."""
 
     def __init__(self, *answers: ApiError | None) -> None:
         self.answers = list(answers)
         self.created: list[dict[str, Any]] = []
 
     async def create(self, _: str, body: dict[str, Any]) -> None:
-        """Keep it."""
+        """Keep it, or raise."""
+        if self.answers and (error := self.answers.pop(0)):
+            raise error
         self.created.append(body)
 
     async def get(self, _: str) -> None:
@@ -79,6 +81,9 @@ def test_events_can_be_stored(name: str) -> None:
 def finding(pod: str, state: State, reason: str, *, refused: bool = False) -> Finding:
     """Return what is wrong with a pod of Deployment `web`."""
     return Finding("a", pod, pod, "web", state, reason, refused=refused)
+
+
+UNWIRED = finding("web-1", "unwired", "has no Azure identity")
 
 
 def owner(*findings: Finding, name: str = "web") -> Owner:
@@ -158,6 +163,7 @@ class Cluster:
         self.forgets = forgets
         self.available = itertools.cycle((1,))
         self.restarted: dict[str, dict[str, Any]] = {}
+        self.faulty: list[Owner] = []
         self.waited = asyncio.Event()
 
     async def get(self, path: str) -> dict[str, Any]:
@@ -213,10 +219,12 @@ class Cluster:
     def changed(self, _: str) -> None:
         """Take that something was done."""
 
-    async def examine(self, _: str, __: object) -> None:
-        """Say that pods may not be listed."""
-        self.waited.set()
-        raise ApiError("forbidden", 403)
+    async def examine(self, _: str, __: object) -> Found:
+        """Return who has faulty pods; after a restart say that they may not be listed."""
+        if self.restarted:
+            self.waited.set()
+            raise ApiError("forbidden", 403)
+        return Found({}, {one.reference["uid"]: one for one in self.faulty})
 
 
 def test_what_was_so_before_is_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,19 +247,53 @@ def test_restarts_are_spaced_whatever_goes_wrong_after_one(
 ) -> None:
     """What is stored is a restart, whether or not the API server said so, and whatever it says then."""
     monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
-    faulty = finding("web-1", "unwired", "has no Azure identity")
+    cluster = Cluster(answers=answers, forgets=forgets)
+    cluster.faulty = [owner(UNWIRED), owner(UNWIRED, name="api")]
 
-    async def restarted() -> list[str]:
-        cluster: Any = Cluster(answers=answers, forgets=forgets)
-        settings = read_settings(Flags(), ENVIRONMENT)
-        one = healer.Healer(cluster, cluster, cluster, settings, Metrics(), cluster)
-        running = asyncio.create_task(one.run())
+    assert asyncio.run(restarted(cluster, cluster.faulty)) == ["api"]
+
+
+def test_who_was_healed_by_hand_is_not_restarted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the audit until its turn a quarter of an hour and more can pass."""
+    monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
+    cluster = Cluster()
+    cluster.faulty = [owner(UNWIRED)]
+
+    assert asyncio.run(restarted(cluster, [owner(UNWIRED), owner(UNWIRED, name="api")])) == ["web"]
+
+
+async def restarted(cluster: Any, owners: list[Owner]) -> list[str]:
+    """Return who is restarted of those that an audit found, until the pause after the first."""
+    settings = read_settings(Flags(), ENVIRONMENT)
+    one = healer.Healer(cluster, cluster, cluster, settings, Metrics(), cluster)
+    running = asyncio.create_task(one.run())
+    await asyncio.sleep(0)
+    one.take("a", owners)
+    await cluster.waited.wait()
+    for _ in range(100):
         await asyncio.sleep(0)
-        one.take("a", [owner(faulty), owner(faulty, name="api")])
-        await cluster.waited.wait()
-        for _ in range(100):
-            await asyncio.sleep(0)
-        running.cancel()
-        return list(cluster.restarted)
+    running.cancel()
+    return list(cluster.restarted)
 
-    assert asyncio.run(restarted()) == ["api"]
+
+def test_an_event_that_could_not_be_stored_is_told_the_next_time() -> None:
+    """It is no news any more then, so it is counted once."""
+    api = Api(ApiError("too many requests", 429), None)
+    told = events.Told(cast("Any", api))
+
+    async def tell_three_times() -> list[bool]:
+        return [await told.tell(owner(UNWIRED).regarding(), events.UNWIRED, "a note") for _ in range(3)]
+
+    assert asyncio.run(tell_three_times()) == [True, False, False]
+    assert [event["note"] for event in api.created] == ["a note"]
+
+
+def test_a_pod_that_makes_pods_is_told_of_them() -> None:
+    """A Spark driver is the controller of its executors: they are named, and more are made by it."""
+    reference = {"apiVersion": "v1", "kind": "Pod", "name": "driver", "uid": "1"}
+    found = Owner("a", reference, by_hand(reference, "a"))
+    found.add(finding("executor-1", "unwired", "has no Azure identity"))
+
+    assert found.told()[1] == (
+        '1 of its pods (executor-1): has no Azure identity; to mend it: have "Pod" driver make them anew'
+    )

@@ -27,7 +27,7 @@ from workload_identity_operator.audit import (
     written_in,
 )
 from workload_identity_operator.errors import PodRefused
-from workload_identity_operator.healing import Plan, by_hand, path_of, plan_of, template_of
+from workload_identity_operator.healing import ALONE, Plan, by_hand, path_of, plan_of, template_of
 from workload_identity_operator.kube import ApiError, KubeApi
 from workload_identity_operator.labels import selects, written
 from workload_identity_operator.metrics import Metrics
@@ -169,7 +169,7 @@ class Owner:
     def told(self) -> tuple[events.Reason, str]:
         """Return reason and note of its Event."""
         pods = self._foremost()
-        if self.reference["kind"] == "Pod":
+        if self.reference["kind"] == "Pod" and pods.examples == [self.reference["name"]]:
             said = f"the pod {self.reason}"
         else:
             count = pods.counts.total()
@@ -503,7 +503,7 @@ class _Makers:
         if finding.controller:
             return self._owners[finding.controller["uid"]]
         itself = {"apiVersion": "v1", "kind": "Pod", "name": finding.pod, "uid": finding.uid}
-        return itself, by_hand(itself, self._namespace)
+        return itself, ALONE
 
     async def origin(self, finding: Finding, pod: Json) -> Origin:
         """Return what else is known of how a pod came to be."""

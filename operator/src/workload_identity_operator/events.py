@@ -79,21 +79,30 @@ class Told:
     def __init__(self, api: KubeApi) -> None:
         self._api = api
         self._told: dict[tuple[str, str, str], float] = {}
+        self._untold: set[tuple[str, str, str]] = set()
 
     async def tell(self, regarding: Json, reason: Reason, note: str) -> bool:
-        """Tell it as `tell` does, unless it was told; return whether it was news."""
+        """Tell it as `tell` does, unless it was told; return whether it was news.
+
+        What could not be told is no news the next time, and is told then.
+        """
         now = time.monotonic()
         key = (regarding["metadata"]["uid"], reason.name, note)
-        if now - self._told.get(key, -AGAIN_AFTER) < AGAIN_AFTER:
-            return False
-        self._told = {known: when for known, when in self._told.items() if now - when < AGAIN_AFTER}
-        self._told[key] = now
-        await tell(self._api, regarding, reason, note)
-        return True
+        news = now - self._told.get(key, -AGAIN_AFTER) >= AGAIN_AFTER
+        if news:
+            self._told = {known: when for known, when in self._told.items() if now - when < AGAIN_AFTER}
+            self._told[key] = now
+            self._untold = (self._untold & self._told.keys()) | {key}
+        if key in self._untold and await tell(self._api, regarding, reason, note):
+            self._untold.discard(key)
+        return news
 
 
-async def tell(api: KubeApi, regarding: Json, reason: Reason, note: str) -> None:
+async def tell(api: KubeApi, regarding: Json, reason: Reason, note: str) -> bool:
     """Tell what happened to an object; what cannot be told is left to the log.
+
+    Returns:
+        Whether there is an Event now.
 
     Args:
         api: Whom to tell.
@@ -131,3 +140,5 @@ async def tell(api: KubeApi, regarding: Json, reason: Reason, note: str) -> None
         await api.create(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body)
     except ApiError as error:
         _log.info("an Event could not be written: %s", error)
+        return False
+    return True

@@ -29,7 +29,7 @@ T = TypeVar("T")
 LOOK_EVERY: Final = 1.0
 """Seconds between looks at a roll-out."""
 STUCK_AFTER: Final = 10 * 60.0
-"""Seconds in which nothing of a roll-out moves, after which it is given up."""
+"""Seconds in which nothing of a roll-out moves, after which it is given up; see `healing.patience`."""
 UNSEEN_AFTER: Final = 30 * 60.0
 """Seconds in which the API server has trouble, and so its controllers, after which it is given up as well."""
 ONCE_IN: Final = 24 * 3600.0
@@ -145,17 +145,18 @@ class Healer:
         why = (
             await self._obstacle(workload, ours(account)) if found else f"ServiceAccount {name} is not there"
         )
-        if why:
-            if await self._still_faulty(owner, workload):  # else it was healed since it was audited
-                await self._tell(owner, events.WITHHELD, "withheld", f"not restarted: {why}")
-            return False
-        if mode == "dryRun":
+        if mode == "dryRun" and not why:
             await self._tell(owner, events.WOULD_RESTART, "would-restart", _would(owner))
+            return False
+        faulty = await self._faulty(owner, workload)
+        if faulty is None or why:
+            if faulty:  # else it was healed since it was audited, such as by hand
+                await self._tell(owner, events.WITHHELD, "withheld", f"not restarted: {why}")
             return False
         wanted = fingerprint(healing.template_of(workload), ours(account), self._settings)
         if workload["kind"] in healing.EVICTED:
-            return await self._evict(owner, workload, wanted)
-        return await self._restart(owner, path, workload, wanted)
+            return await self._evict(faulty, workload, wanted)
+        return await self._restart(faulty, path, workload, wanted)
 
     def _path_of(self, owner: Owner) -> str | None:
         """Return where an owner is; None for those that nothing may be done for now."""
@@ -225,8 +226,8 @@ class Healer:
         await _answer(lambda: self._lease.remember(""))
         if stuck is None:
             return  # it is gone
-        why = stuck or await _answer(lambda: self._still_faulty(owner, workload))
-        if why:
+        again = None if stuck else await _answer(lambda: self._faulty(owner, workload))
+        if why := f"{again.counts.total()} of its new pods: {again.reason}" if again else stuck:
             self._failures += 1
             await self._tell(owner, events.NO_HELP, "no-help", f"it is not restarted again: {why}")
             return
@@ -251,14 +252,13 @@ class Healer:
                 return ""
             if why := healing.has_failed(workload):
                 return f"its roll-out does not go on: {why}"
-            if why := wait.seen(healing.progress(workload)):
+            if why := wait.seen(healing.progress(workload), healing.patience(workload)):
                 return why
 
-    async def _still_faulty(self, owner: Owner, workload: Json) -> str:
-        """Return what is still wrong with a workload's pods; "" when nothing is."""
+    async def _faulty(self, owner: Owner, workload: Json) -> Owner | None:
+        """Return an owner as it is now; None when nothing is wrong with its pods any more."""
         found = await self._auditor.examine(owner.namespace, [(_pods_of(workload), "")])
-        again = found.owners.get(owner.reference["uid"])
-        return f"{again.counts.total()} of its new pods: {again.reason}" if again else ""
+        return found.owners.get(owner.reference["uid"])
 
     async def _evict(self, owner: Owner, workload: Json, wanted: str) -> bool:
         """Evict one pod of a workload that would not replace it by itself, and see its successor come."""
@@ -282,7 +282,7 @@ class Healer:
         self._metrics.healed("evicted")
         await self._told.tell(owner.regarding(), events.EVICTED, f"evicted pod {pod}: it {owner.reason}")
         try:
-            why = await self._successor(owner, query, pod, before)
+            why = await self._successor(owner, workload, pod, before)
         except ApiError as error:
             _log.warning("whether pod %s is replaced cannot be told: %s", pod, error)
             return True
@@ -295,14 +295,13 @@ class Healer:
         return True
 
     async def _successor(
-        self, owner: Owner, query: str, pod: str, before: Mapping[str, tuple[str, bool]]
+        self, owner: Owner, workload: Json, pod: str, before: Mapping[str, tuple[str, bool]]
     ) -> str:
         """Wait for the successor of a pod that was evicted; return why it is no better, "" when it is."""
         namespace = owner.namespace
-        replaced = await self._is_replaced(namespace, query, pod, before)
+        replaced = await self._is_replaced(namespace, _pods_of(workload), pod, before)
         self._auditor.changed(namespace)
-        found = await _answer(lambda: self._auditor.examine(namespace, [(query, "")]))
-        again = found.owners.get(owner.reference["uid"])
+        again = await _answer(lambda: self._faulty(owner, workload))
         if not replaced:
             return "no successor became ready"
         if again and again.counts.total() >= owner.counts.total():
@@ -361,8 +360,8 @@ class _Wait:
         self._still = self._unseen = 0.0
         self._known: set[tuple[int, ...]] = set()
 
-    def seen(self, now: tuple[int, ...]) -> str:
-        """Take how it stands; return why it is given up, "" as long as it is not.
+    def seen(self, now: tuple[int, ...], patience: float = 0.0) -> str:
+        """Take how it stands, and how many seconds it may; return why it is given up, "" when it is not.
 
         What was so before is no progress: pods that crash are ready now and then.
         """
@@ -370,8 +369,8 @@ class _Wait:
         if now not in self._known:
             self._known.add(now)
             self._still = self._unseen = 0.0
-        if self._still > STUCK_AFTER:
-            return f"nothing of its roll-out moved for {STUCK_AFTER / 60:.0f} minutes"
+        if self._still > (most := max(STUCK_AFTER, patience)):
+            return f"nothing of its roll-out moved for {most / 60:.0f} minutes"
         return ""
 
     def unseen(self, error: ApiError) -> str:

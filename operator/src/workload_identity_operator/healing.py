@@ -23,6 +23,11 @@ WISHES: Final = ("off", "dryRun", "restart")
 DEFAULT_PAUSE: Final = 10.0
 """Seconds from the end of one roll-out to the next restart."""
 _LONGEST_PAUSE: Final = 24 * 3600.0
+_PATIENCE: Final = ("progressDeadlineSeconds", "minReadySeconds")
+_CONTROLLERS: Final = 60
+"""Seconds that a controller has to say so itself."""
+_LONGEST_PATIENCE: Final = 6 * 3600
+"""Seconds; the longest deadline there is means none."""
 
 _PATHS: Final = {
     ("apps/v1", "Deployment"): "/apis/apps/v1/namespaces/{}/deployments/{}",
@@ -34,8 +39,9 @@ _PATHS: Final = {
 }
 RESTARTED: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
 EVICTED: Final = frozenset({"ReplicaSet", "ReplicationController"})
+ALONE: Final = "delete it and create it again, nobody else would"
+"""How a person makes a pod anew that nobody made."""
 _OTHERWISE: Final = {
-    "Pod": "delete it and create it again, nobody else would",
     "Job": "delete the Job and create it again, no restart replaces its pods",
     "CronJob": "those of its next run have one, or delete the Job of this one",
     **dict.fromkeys(EVICTED, "delete these pods, and it makes new ones"),
@@ -160,6 +166,13 @@ def progress(workload: Json) -> tuple[int, ...]:
     return tuple(status[key] for key in sorted(status) if isinstance(status[key], int))
 
 
+def patience(workload: Json) -> float:
+    """Return how many seconds a roll-out may stand still by what its author says: pods can be slow."""
+    spec = workload.get("spec") or {}
+    wanted = max(spec.get(key) or 0 for key in _PATIENCE)
+    return float(min(wanted + _CONTROLLERS, _LONGEST_PATIENCE)) if wanted else 0.0
+
+
 def taken_at_once(workload: Json) -> int:
     """Return how many pods a roll-out may take away before their successors are there."""
     spec, kind = workload.get("spec") or {}, workload["kind"]
@@ -230,7 +243,7 @@ def by_hand(reference: Mapping[str, Any], namespace: str, workload: Json | None 
         workload: As stored, where that is known.
     """
     kind, name = str(reference["kind"]), str(reference["name"])
-    if path_of(reference, namespace) is None and kind not in {"CronJob", "Pod"}:
+    if path_of(reference, namespace) is None and kind != "CronJob":
         return f"have {quoted(kind, 40)} {name} make them anew"  # other groups have a StatefulSet or Job too
     if kind in RESTARTED:
         if workload and (why := _kept_by_strategy(workload) or _kept_by_order(workload)):
