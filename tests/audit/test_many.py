@@ -10,7 +10,7 @@ import pytest
 
 from testkit.control_plane import ControlPlane
 from testkit.crowds import client_of, together
-from testkit.installation import Served, serve
+from testkit.installation import NAMESPACE, RELEASE, Served, serve
 from testkit.owners import workload
 from testkit.readiness import pods_become_ready
 from testkit.tally import Tally
@@ -28,6 +28,7 @@ FOUND_WITHIN = 30
 def test_pods_of_before_the_install_are_found_and_healed(size: int, tally: Tally) -> None:
     """Everything of ours absent, pods are created; then the chart is installed.
 
+    The replica that finds them is stopped, and gives the Lease back: the next one takes over at once.
     There are no nodes: `testkit.readiness` writes the status that a kubelet would, so that roll-outs go on.
     """
     owners = max(2, size // EACH)
@@ -43,6 +44,8 @@ def test_pods_of_before_the_install_are_found_and_healed(size: int, tally: Tally
             reported = time.monotonic() - installed
         when = f"found {found:.1f} s, reported {reported:.1f} s after the install began"
         tally.tell(f"{owners * EACH} unwired pods: {when}")
+        lease = plane.get("lease", RELEASE, f"--namespace={NAMESPACE}")
+        assert lease["spec"].get("holderIdentity", "") == ""
 
         with serve(plane, values) as served, pods_become_ready(inside):
             most = heal(inside, served, owners, tally)

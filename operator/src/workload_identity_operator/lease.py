@@ -23,7 +23,7 @@ RENEW_EVERY: Final = 5.0
 """Seconds."""
 _GIVE_UP_AFTER: Final = DURATION - RENEW_EVERY / 2
 """Seconds without a renewal after which we stop, ahead of whoever takes it over."""
-_RELEASE_WITHIN: Final = 0.3
+_RELEASE_WITHIN: Final = 2.0
 """Seconds; at the end there are not many."""
 
 _log = logging.getLogger(__name__)

@@ -122,7 +122,8 @@ async def operate(settings: Settings, cluster: Cluster) -> None:
 
                 def rest() -> None:
                     for task in tasks:
-                        task.cancel()
+                        if not task.cancelling():  # else it is at its end, such as giving the Lease back
+                            task.cancel()
 
                 await _watch(registry(accounts, cluster, server), health, settings.drain, rest)
                 rest()
