@@ -12,6 +12,7 @@ from workload_identity_operator.healing import (
     budget_in_the_way,
     by_hand,
     has_failed,
+    holds_up,
     is_complete,
     mode_for,
     obstacle,
@@ -219,6 +220,22 @@ def test_a_roll_out_that_was_given_up_is_told_from_the_one_before() -> None:
 def test_patience_with_roll_outs(spec: Json, seconds: float) -> None:
     """Whose pods take long to start says so, and is not given up before; none is waited for without end."""
     assert patience(deployment(spec)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("pods", "first", "pod"),
+    [
+        ({"db-0": False, "db-1": False}, 0, "db-0"),
+        ({"db-0": True, "db-1": False, "db-2": False}, 0, "db-1"),
+        ({"db-1": False}, 0, ""),  # the one before is on its way
+        ({"db-0": False, "db-3": True, "db-4": False}, 3, "db-4"),
+        ({f"db-{number}": True for number in range(4)}, 0, ""),
+        ({"other-0": False}, 0, ""),
+    ],
+)
+def test_the_first_pod_holds_up_the_others(pods: dict[str, bool], first: int, pod: str) -> None:
+    """Whatever is done to another one, none would be made before it is ready."""
+    assert holds_up(stateful_set({"ordinals": {"start": first}}), pods) == pod
 
 
 def test_paths_for_owners() -> None:

@@ -19,13 +19,18 @@ RESTART = {contract.HEALING: "restart"}
 NAMES = {"Deployment": "deployments", "StatefulSet": "statefulsets", "ReplicaSet": "replicasets"}
 
 
-def made_before(inside: Namespace, *manifests: dict[str, Any], account: dict[str, str] | None = None) -> None:
-    """Create workloads of ServiceAccount `web`, and annotate that once their pods are there."""
+def made_before(
+    inside: Namespace,
+    *manifests: dict[str, Any],
+    account: dict[str, str] | None = None,
+    replicas: int | None = None,
+) -> None:
+    """Create workloads of ServiceAccount `web`, to be annotated; wait for all their pods, or so many."""
     inside.account("web", {contract.HEALING: "restart"} if account is None else account)
     for manifest in manifests:
         inside.create(manifest)
     for manifest in manifests:
-        wanted = manifest["spec"]["replicas"]
+        wanted = replicas or manifest["spec"]["replicas"]
         eventually(partial(has_pods, inside, manifest["metadata"]["name"], wanted), WITHIN)
 
 
@@ -78,6 +83,17 @@ def test_owners_are_healed(inside: Namespace) -> None:
     assert restarts(inside, "StatefulSet", "db")
     assert not restarts(inside, "ReplicaSet", "old")
     assert "evicted pod old-" in told(inside, "ReplicaSet", "old", "PodEvicted")
+
+
+def test_pods_that_crash_for_want_of_an_identity_hold_nothing_up(inside: Namespace) -> None:
+    """A StatefulSet replaces none before its first is available, so that one is evicted; then the next."""
+    made_before(inside, workload("StatefulSet", "db", "web", replicas=2), replicas=1)
+    with pods_become_ready(inside, lambda pod: bool(pod.spec.volumes and pod.spec.containers[0].env)):
+        annotate(inside)
+        eventually(partial(is_wired, inside, "db"), WITHIN)
+
+    assert "evicted pod db-0" in told(inside, "StatefulSet", "db", "PodEvicted")
+    assert not restarts(inside, "StatefulSet", "db")
 
 
 def test_changed_identity_is_rolled_out_again(inside: Namespace) -> None:

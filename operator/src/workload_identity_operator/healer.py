@@ -142,9 +142,10 @@ class Healer:
         mode = healing.mode_for(plan, workload["metadata"].get("annotations") or {}, account)
         if mode == "off":
             return False
-        why = (
-            await self._obstacle(workload, ours(account)) if found else f"ServiceAccount {name} is not there"
-        )
+        pods = await self._evictable(owner, workload)
+        why = f"ServiceAccount {name} is not there"
+        if found:
+            why = await self._obstacle(workload, ours(account), evicts=pods is not None)
         if mode == "dryRun" and not why:
             await self._tell(owner, events.WOULD_RESTART, "would-restart", _would(owner))
             return False
@@ -154,8 +155,8 @@ class Healer:
                 await self._tell(owner, events.WITHHELD, "withheld", f"not restarted: {why}")
             return False
         wanted = fingerprint(healing.template_of(workload), ours(account), self._settings)
-        if workload["kind"] in healing.EVICTED:
-            return await self._evict(faulty, workload, wanted)
+        if pods is not None:
+            return await self._evict(faulty, workload, wanted, pods)
         return await self._restart(faulty, path, workload, wanted)
 
     def _path_of(self, owner: Owner) -> str | None:
@@ -168,11 +169,24 @@ class Healer:
             return None
         return healing.path_of(owner.reference, owner.namespace)
 
-    async def _obstacle(self, workload: Json, account: Mapping[str, str]) -> str:
-        """Return why a workload is not to be restarted now; "" when it may be."""
+    async def _evictable(self, owner: Owner, workload: Json) -> Collection[str] | None:
+        """Return the pods of which one may be evicted; None where it is a restart that replaces them."""
+        if workload["kind"] in healing.EVICTED:
+            return owner.mendable.examples
+        if not healing.kept_by_order(workload):
+            return None
+        living = await self._living(owner.namespace, _pods_of(workload))
+        pod = healing.holds_up(workload, {name: ready for name, (_, ready) in living.items()})
+        if not pod:
+            return None
+        found = await self._auditor.examine(owner.namespace, [("", f"metadata.name={pod}")])
+        itself = found.owners.get(owner.reference["uid"])
+        return itself.mendable.examples if itself else None
+
+    async def _obstacle(self, workload: Json, account: Mapping[str, str], *, evicts: bool) -> str:
+        """Return why a workload is not to be restarted, or a pod of it evicted, now; "" when it may be."""
         template = healing.template_of(workload)
-        restarts = workload["kind"] in healing.RESTARTED
-        if restarts and (why := healing.obstacle(workload)):
+        if why := healing.kept(workload) if evicts else healing.obstacle(workload):
             return why
         labels = (template.get("metadata") or {}).get("labels") or {}
         if why := would_help(template, account, self._auditor.rules()):
@@ -183,9 +197,10 @@ class Healer:
         wanted = fingerprint(template, account, self._settings)
         if _was_tried(workload, wanted) or self._no_help.get(workload["metadata"]["uid"]) == wanted:
             return "it was restarted for this before, and that did not help"
-        taken = healing.taken_at_once(workload) if restarts else 1
+        if evicts:
+            return ""  # the API server asks the budgets itself, and knows which pod it is
         budgets = await self._api.budgets(workload["metadata"]["namespace"])
-        return healing.budget_in_the_way(budgets, labels, taken)
+        return healing.budget_in_the_way(budgets, labels, healing.taken_at_once(workload))
 
     async def _restart(self, owner: Owner, path: str, workload: Json, wanted: str) -> bool:
         """Restart a workload and see it through; return whether it was restarted."""
@@ -260,11 +275,11 @@ class Healer:
         found = await self._auditor.examine(owner.namespace, [(_pods_of(workload), "")])
         return found.owners.get(owner.reference["uid"])
 
-    async def _evict(self, owner: Owner, workload: Json, wanted: str) -> bool:
-        """Evict one pod of a workload that would not replace it by itself, and see its successor come."""
+    async def _evict(self, owner: Owner, workload: Json, wanted: str, pods: Collection[str]) -> bool:
+        """Evict one of these pods, which its workload would not replace by itself; see its successor come."""
         query, namespace = _pods_of(workload), owner.namespace
         before = await self._living(namespace, query)
-        pod = next((name for name in owner.mendable.examples if name in before), "")
+        pod = next((name for name in pods if name in before), "")
         if not pod:
             return False  # it is gone: what came since is seen by the next audit
         try:
@@ -276,7 +291,9 @@ class Healer:
             if error.status in {404, _CHANGED, _TOO_MANY_REQUESTS}:
                 return False
             # Where the API server has trouble it may be evicted all the same.
-            if not _passes(error) or pod in await _answer(lambda: self._living(namespace, query)):
+            if not _passes(error) or not _is_gone(
+                pod, before, await _answer(lambda: self._living(namespace, query))
+            ):
                 raise
         _log.info("evicted pod %s of %s", pod, _named(owner))
         self._metrics.healed("evicted")
@@ -325,7 +342,10 @@ class Healer:
     async def _is_replaced(
         self, namespace: str, query: str, pod: str, before: Mapping[str, tuple[str, bool]]
     ) -> bool:
-        """Wait until there are as many pods as before, and as many of them ready, without that one."""
+        """Wait until there are as many pods as before, and as many of them ready, without that one.
+
+        A successor of the same name is ready too: nothing else comes before.
+        """
         wait = _Wait()
         while True:
             await asyncio.sleep(LOOK_EVERY)
@@ -335,7 +355,8 @@ class Healer:
                 if wait.unseen(error):
                     return False
                 continue
-            if pod not in now and len(now) >= len(before) and _ready_among(now) >= _ready_among(before):
+            complete = len(now) >= len(before) and _ready_among(now) >= _ready_among(before)
+            if complete and _is_gone(pod, before, now) and now.get(pod, ("", True))[1]:
                 return True
             if wait.seen((len(now), _ready_among(now))):
                 return False
@@ -445,6 +466,10 @@ def _pods_of(workload: Json) -> str:
 def _is_ready(pod: Json) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return any(found.get("type") == "Ready" and found.get("status") == "True" for found in conditions)
+
+
+def _is_gone(pod: str, before: Mapping[str, tuple[str, bool]], now: Mapping[str, tuple[str, bool]]) -> bool:
+    return pod not in now or now[pod][0] != before[pod][0]
 
 
 def _ready_among(pods: Mapping[str, tuple[str, bool]]) -> int:

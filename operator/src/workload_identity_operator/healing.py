@@ -1,8 +1,9 @@
 """What may be done for the owner of pods that are not wired as they should be. No clock, no network.
 
 Only what replaces its pods by itself, a few at a time, is restarted: Deployments, StatefulSets, DaemonSets,
-by an annotation of their template. Pods of a ReplicaSet or ReplicationController on its own are evicted. All
-else, such as a Job or a pod that nobody made, is only told of.
+by an annotation of their template. Pods of a ReplicaSet or ReplicationController on its own are evicted, and
+so is one for which a StatefulSet waits before it replaces any. All else, such as a Job or a pod that nobody
+made, is only told of.
 """
 
 import math
@@ -102,21 +103,30 @@ def template_of(workload: Json) -> Json:
 
 def obstacle(workload: Json) -> str:
     """Return why a restart would not replace a workload's pods, or not now; "" when it would."""
-    if workload["metadata"].get("deletionTimestamp"):
-        return "it is being deleted"
+    if why := kept(workload):
+        return why
     if workload["kind"] == "Deployment" and (workload.get("spec") or {}).get("paused"):
         return "its roll-outs are paused; resume them"
-    why = _kept_by_strategy(workload)
-    if not why and _is_rolling(workload):
+    if _is_rolling(workload):
         return "a roll-out of it is under way"
-    why = why or _kept_by_order(workload)
+    return _for_people(kept_by_order(workload))
+
+
+def kept(workload: Json) -> str:
+    """Return why a workload's pods are not to be replaced, however; "" when they are."""
+    if workload["metadata"].get("deletionTimestamp"):
+        return "it is being deleted"
+    return _for_people(_kept_by_strategy(workload))
+
+
+def _for_people(why: str) -> str:
     return why and f"{why}; delete these pods when it suits you"
 
 
 def _kept_by_strategy(workload: Json) -> str:
     """Return why a StatefulSet or DaemonSet has pods that only a deletion replaces; "" when it has none."""
     kind = workload["kind"]
-    strategy = {} if kind == "Deployment" else (workload.get("spec") or {}).get("updateStrategy") or {}
+    strategy = (workload.get("spec") or {}).get("updateStrategy") or {}
     if strategy.get("type") == "OnDelete":
         return "its updateStrategy is OnDelete"
     partition = (strategy.get("rollingUpdate") or {}).get("partition")
@@ -125,12 +135,27 @@ def _kept_by_strategy(workload: Json) -> str:
     return ""
 
 
-def _kept_by_order(workload: Json) -> str:
+def kept_by_order(workload: Json) -> str:
     """Return why a StatefulSet that goes by its pods' order replaces none now; "" when it does."""
     parallel = (workload.get("spec") or {}).get("podManagementPolicy") == "Parallel"
     if workload["kind"] != "StatefulSet" or parallel or _available(workload) >= _replicas(workload):
         return ""
     return "one of its pods is not available, and before that it replaces none"
+
+
+def holds_up(workload: Json, pods: Mapping[str, bool]) -> str:
+    """Return which pod a StatefulSet that goes by their order waits for; "" when none is there to wait for.
+
+    Args:
+        workload: The StatefulSet.
+        pods: Whether each is ready, by name; those on their way out left out.
+    """
+    first = ((workload.get("spec") or {}).get("ordinals") or {}).get("start") or 0
+    for ordinal in range(first, first + _replicas(workload)):
+        name = f"{workload['metadata']['name']}-{ordinal}"
+        if not pods.get(name, False):
+            return name if name in pods else ""
+    return ""
 
 
 def is_complete(workload: Json) -> bool:
@@ -246,7 +271,7 @@ def by_hand(reference: Mapping[str, Any], namespace: str, workload: Json | None 
     if path_of(reference, namespace) is None and kind != "CronJob":
         return f"have {quoted(kind, 40)} {name} make them anew"  # other groups have a StatefulSet or Job too
     if kind in RESTARTED:
-        if workload and (why := _kept_by_strategy(workload) or _kept_by_order(workload)):
+        if workload and (why := _kept_by_strategy(workload) or kept_by_order(workload)):
             return f"delete these pods, and it makes new ones; a restart would not, since {why}"
         return f"kubectl rollout restart {kind.lower()} {name} --namespace {namespace}"
     return _OTHERWISE[kind]
