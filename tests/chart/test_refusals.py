@@ -14,7 +14,9 @@ from workload_identity_operator.settings import LOG_LEVELS, TLS_VERSIONS
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 CTE = "customTokenEndpoint"
+ENDPOINT = {"annotationSuffix": "a", "audience": "b", "azureKubernetesTokenProxy": "https://h"}
 SPREAD = "topologySpreadConstraints"
+SELECTOR, TERMS = "mutatingWebhookNamespaceSelector", "matchExpressions"
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,10 @@ SPREAD = "topologySpreadConstraints"
         ({"tlsMinVersion": "1.4"}, "at '/tlsMinVersion': value must be one of '1.0', '1.1', '1.2', '1.3'"),
         ({"logLevel": "verbose"}, "at '/logLevel': value must be one of"),
         ({"metricsAddr": "8095"}, "at '/metricsAddr'"),
+        ({"metricsAddr": "[::1:8095"}, "at '/metricsAddr'"),
+        ({"metricsAddr": ":08095"}, "at '/metricsAddr'"),
+        ({"audience": "a\u00a0b"}, "at '/audience'"),
+        ({"minReadySeconds": 600}, "at '/minReadySeconds': maximum: got 600, want 599"),
         ({"metricsBackend": "statsd"}, "at '/metricsBackend'"),
         ({"service": {"type": "Headless"}}, "at '/service/type'"),
         ({"service": {"targetPort": 0}}, "at '/service/targetPort': minimum"),
@@ -61,6 +67,13 @@ SPREAD = "topologySpreadConstraints"
         ({"serviceAccount": {"create": "yes"}}, "at '/serviceAccount/create': got string, want boolean"),
         ({"serviceAccount": {"name": "Not_A_Name"}}, "at '/serviceAccount/name'"),
         ({"commonLabels": {"a": "b c"}}, "at '/commonLabels/a'"),
+        ({"commonLabels": {"A/b": "c"}}, "at '/commonLabels': additional properties 'A/b' not allowed"),
+        ({"podAnnotations": {"a b": "c"}}, "at '/podAnnotations': additional properties 'a b' not allowed"),
+        ({SELECTOR: {TERMS: [{"key": "a", "operator": "In"}]}}, f"'/{SELECTOR}/{TERMS}/0': missing property"),
+        (
+            {SELECTOR: {TERMS: [{"key": "a", "operator": "Exists", "values": ["b"]}]}},
+            f"'/{SELECTOR}/{TERMS}/0/values': maxItems: got 1, want 0",
+        ),
         ({"podLabels": {"a": 1}}, "at '/podLabels/a'"),
         ({"podAnnotations": {"a": True}}, "at '/podAnnotations/a'"),
         ({"mutatingWebhookAnnotations": {"a": True}}, "at '/mutatingWebhookAnnotations/a'"),
@@ -68,6 +81,11 @@ SPREAD = "topologySpreadConstraints"
         ({SPREAD: [{"topologyKey": "rack"}]}, f"at '/{SPREAD}/0': missing properties"),
         ({"updateStrategy": {"type": "Rolling"}}, "at '/updateStrategy/type'"),
         ({"podDisruptionBudget": {"minAvailable": "most"}}, "at '/podDisruptionBudget/minAvailable'"),
+        ({"podDisruptionBudget": {"maxUnavailable": "101%"}}, "at '/podDisruptionBudget/maxUnavailable'"),
+        (
+            {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "101%"}}},
+            "'/updateStrategy/rollingUpdate/maxUnavailable'",
+        ),
         ({"admissionsEnforcer": {"disabled": "no"}}, "at '/admissionsEnforcer/disabled'"),
         ({"nameOverride": "Big"}, "at '/nameOverride'"),
         ({"serviceMonitor": {"interval": "often"}}, "at '/serviceMonitor/interval'"),
@@ -86,11 +104,17 @@ SPREAD = "topologySpreadConstraints"
         ({"hostNetwork": None}, "missing property 'hostNetwork'"),
         ({"terminationGracePeriodSeconds": None}, "missing property 'terminationGracePeriodSeconds'"),
         ({"networkPolicy": {"webhookFrom": [{"ipblock": {}}]}}, "at '/networkPolicy/webhookFrom/0'"),
+        (
+            {"networkPolicy": {"webhookFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}},
+            "at '/networkPolicy/webhookFrom/0': maxProperties: got 2, want 1",
+        ),
         ({"networkPolicy": {"apiServerPorts": []}}, "at '/networkPolicy/apiServerPorts': minItems"),
         ({"proxySidecar": {"image": "a b"}}, "at '/proxySidecar/image'"),
         ({"test": {"namespace": ""}}, "at '/test/namespace'"),
         ({"extraObjects": [{"kind": "ConfigMap"}]}, "at '/extraObjects/0': missing properties 'apiVersion'"),
         ({"dnsPolicy": "Cluster"}, "at '/dnsPolicy': value must be one of"),
+        ({"dnsConfig": {"nameservers": ["dns.example.com"]}}, "at '/dnsConfig/nameservers/0'"),
+        ({"dnsConfig": {"nameservers": ["::1"] * 4}}, "at '/dnsConfig/nameservers': maxItems: got 4, want 3"),
         ({"certManager": {"duration": "1y"}}, "at '/certManager/duration'"),
         ({"certManager": {"issuerRef": {"kind": "ClusterIssuer"}}}, "at '/certManager/issuerRef'"),
         # What only a sentence can say.
@@ -109,6 +133,18 @@ SPREAD = "topologySpreadConstraints"
         ({"terminationGracePeriodSeconds": 20}, "terminationGracePeriodSeconds: 20 cuts a pod off"),
         ({"metricsAddr": ":9443"}, 'service.targetPort: 9443, metricsAddr: ":9443"; set two ports'),
         ({"metricsAddr": ":9440"}, "neither of them 9440"),
+        ({"metricsAddr": ":0"}, 'metricsAddr: ":0": a Service and a NetworkPolicy must know the port'),
+        ({"metricsAddr": ":65536"}, 'metricsAddr: ":65536": ports end at 65535'),
+        ({"azureAuthorityHost": "https://h:65536"}, '"https://h:65536" has no port from 1 to 65535'),
+        ({"webhook": {"url": "https://[::1]:0/a"}}, '"https://[::1]:0/a" has no port from 1 to 65535'),
+        ({"dnsPolicy": "None"}, "dnsConfig says, which has no nameservers"),
+        (
+            {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "0%", "maxSurge": 0}}},
+            "maxUnavailable and maxSurge both 0",
+        ),
+        ({"certManager": {"enabled": True, "duration": "24h"}}, "duration 24h, renewBefore 2160h"),
+        ({"certManager": {"enabled": True, "duration": "59m", "renewBefore": "9m"}}, "to last 1h at least"),
+        ({"extraEnv": [{"name": "AZURE_ENVIRONMENT"}]}, "take it out and set azureEnvironment"),
         ({"extraEnv": [{"name": "POD_NAMESPACE", "value": "a"}]}, "POD_NAMESPACE is the chart's own"),
         ({CTE: {"audience": "a"}}, "annotationSuffix and audience belong together"),
         ({CTE: {"annotationSuffix": "a"}}, "annotationSuffix and audience belong together"),
@@ -116,6 +152,9 @@ SPREAD = "topologySpreadConstraints"
             {CTE: {"azureKubernetesCaData": "a", "azureKubernetesCAConfigMapName": "b"}},
             "at most one of azureKubernetesCaData, azureKubernetesCAConfigMapName and azureKubernetesCACTB",
         ),
+        ({CTE: {"annotationSuffix": "a", "audience": "b"}}, "azureKubernetesTokenProxy: set the endpoint's"),
+        ({CTE: {**ENDPOINT, "audience": "API://AzureADTokenExchange"}}, "is that of ordinary tokens"),
+        ({CTE: {"azureKubernetesCACTBLabelSelector": "a=b"}}, '"a=b" is no JSON object'),
         ({CTE: {"azureKubernetesCACTBLabelSelector": "{}"}}, "set azureKubernetesCACTBSignerName too"),
         ({CTE: {"azureKubernetesTokenProxy": "https://h#f"}}, "azureKubernetesTokenProxy"),
         (

@@ -51,7 +51,8 @@ def settings(objects: dict[str, Any]) -> Settings:
     with run.make_context(name, list(arguments)) as context:
         flags = Flags(**context.params)
     namespace = objects["Deployment"]["metadata"]["namespace"]
-    return read_settings(flags, objects["ConfigMap"]["data"] | {"POD_NAMESPACE": namespace})
+    own = {one["name"]: one["value"] for one in container(objects)["env"] if "value" in one}
+    return read_settings(flags, objects["ConfigMap"]["data"] | own | {"POD_NAMESPACE": namespace})
 
 
 def test_lints() -> None:
@@ -410,7 +411,7 @@ def test_cert_manager_with_an_issuer_of_ones_own(render: Render) -> None:
     """Then the chart makes no authority, and what is mounted besides stays."""
     issuer = {"name": "corporate", "kind": "ClusterIssuer", "group": "cert-manager.io"}
     values = {
-        "certManager": {"enabled": True, "issuerRef": issuer, "duration": "48h", "renewBefore": "16h"},
+        "certManager": {"enabled": True, "issuerRef": issuer, "duration": "9000h", "renewBefore": "16h"},
         "extraVolumes": [{"name": "stack", "configMap": {"name": "stack"}}],
         "extraVolumeMounts": [{"name": "stack", "mountPath": "/stack"}],
     }
@@ -418,7 +419,7 @@ def test_cert_manager_with_an_issuer_of_ones_own(render: Render) -> None:
 
     assert objects.keys().isdisjoint({"Issuer", "authority Issuer", "authority Certificate"})
     found = objects["Certificate"]["spec"]
-    assert (found["issuerRef"], found["duration"], found["renewBefore"]) == (issuer, "48h", "16h")
+    assert (found["issuerRef"], found["duration"], found["renewBefore"]) == (issuer, "9000h", "16h")
     assert [mount["mountPath"] for mount in container(objects)["volumeMounts"]] == ["/certs", "/stack"]
 
 
@@ -679,8 +680,9 @@ def settings_told(values: Values) -> Settings:
         {"legacyTokenPath": True, "tlsMinVersion": "1.2", "logLevel": "debug", "metricsAddr": ":9100"},
         {"customTokenEndpoint": ENDPOINT},
         {"engine": "policy", "fullnameOverride": "ours", "certificateSecret": "theirs"},
+        {"extraEnv": [{"name": "AZURE_TENANT_ID", "value": "other.example.com"}]},
     ],
-    ids=["default", "cloud", "quotes", "proxy", "flags", "endpoint", "names"],
+    ids=["default", "cloud", "quotes", "proxy", "flags", "endpoint", "names", "environment"],
 )
 def test_the_command_outside_has_the_settings_of_the_pod(render: Render, values: Values) -> None:
     """Whoever starts the operator as helm tells gets what the chart would start."""
@@ -716,6 +718,34 @@ def test_the_command_outside_is_short() -> None:
     assert (Flags().tls_min_version, Flags().metrics_addr) == ("1.3", ":8095")
 
 
+def test_the_command_outside_leaves_nothing_out_silently() -> None:
+    """What a variable takes from elsewhere is nowhere on this machine: it is named."""
+    variable = {"name": "AZURE_TENANT_ID", "valueFrom": {"secretKeyRef": {"name": "azure", "key": "tenant"}}}
+
+    assert "takes from elsewhere: AZURE_TENANT_ID\n" in notes({"extraEnv": [variable], **OUTSIDE})
+
+
+@pytest.mark.parametrize(
+    ("budget", "replicas", "warned"),
+    [
+        ({}, 2, False),
+        ({"minAvailable": 2}, 2, True),
+        ({"minAvailable": 2}, 3, False),
+        ({"minAvailable": "51%"}, 2, True),
+        ({"minAvailable": "50%"}, 2, False),
+        ({"minAvailable": 9, "maxUnavailable": 1}, 2, False),
+        ({"maxUnavailable": "0%"}, 2, True),
+        ({"minAvailable": 2}, 1, False),
+    ],
+    ids=str,
+)
+def test_a_budget_that_lets_no_pod_go_is_told_of(budget: Values, replicas: int, *, warned: bool) -> None:
+    """The API server takes it, and drains of nodes never end."""
+    told = notes({"azureTenantID": TENANT, "podDisruptionBudget": budget, "replicaCount": replicas})
+
+    assert ("WARNING: podDisruptionBudget lets none" in told) is warned
+
+
 @pytest.mark.parametrize(
     ("path", "warned"), [("", False), ("/", False), (contract.WEBHOOK_PATH, False), ("/wi", True)]
 )
@@ -729,7 +759,11 @@ def test_a_path_that_the_operator_does_not_know_is_told_of(path: str, warned: bo
 # No value does nothing.
 
 CTE = "customTokenEndpoint"
-BOTH: Values = {f"{CTE}.annotationSuffix": "a", f"{CTE}.audience": "api://a"}
+BOTH: Values = {
+    f"{CTE}.annotationSuffix": "a",
+    f"{CTE}.audience": "api://a",
+    f"{CTE}.azureKubernetesTokenProxy": "https://b",
+}
 SIGNER: Values = {f"{CTE}.azureKubernetesCACTBSignerName": "a/b"}
 
 OTHERS: dict[str, Any] = {
@@ -764,7 +798,7 @@ OTHERS: dict[str, Any] = {
     "certificateSecret": "a",
     "certManager.enabled": True,
     "certManager.issuerRef": {"name": "a"},
-    "certManager.duration": "48h",
+    "certManager.duration": "9000h",
     "certManager.renewBefore": "24h",
     "service.type": "NodePort",
     "service.annotations": {"a": "b"},

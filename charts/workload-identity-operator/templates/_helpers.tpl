@@ -172,6 +172,13 @@ The environment may point to files, so what is mounted counts.
 {{- end -}}
 {{- end -}}
 
+{{/* Minutes of a duration such as 2160h or 1h30m. */}}
+{{- define "workload-identity-operator.minutes" -}}
+{{- $hours := regexFind "^[0-9]+h" . | trimSuffix "h" | int64 -}}
+{{- $rest := regexFind "[0-9]+m$" . | trimSuffix "m" | int64 -}}
+{{- add (mul 60 $hours) $rest -}}
+{{- end -}}
+
 {{/* Port of a HOST:PORT address. */}}
 {{- define "workload-identity-operator.port" -}}
 {{- regexFind "[0-9]+$" . -}}
