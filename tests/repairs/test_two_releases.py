@@ -145,6 +145,39 @@ def brings(plane: ControlPlane) -> bool:
     return f"  name: {DEFINITION}\n" in plane.helm("get", "manifest", "second", "--namespace=second")
 
 
+def leaves_it_to_a_third(plane: ControlPlane) -> None:
+    """See that a third release has the kind of the tables, of another version, for as long as it is there."""
+    marks = {"meta.helm.sh/release-name": "third", "meta.helm.sh/release-namespace": "third"}
+    third = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {
+            "name": "third",
+            "labels": {"helm.sh/chart": "workload-identity-operator-9.9.9"},
+            "annotations": marks,
+        },
+    }
+    plane.create(third)
+
+    def names() -> list[str]:
+        short: list[str] = plane.get("crd", DEFINITION)["spec"]["names"].get("shortNames", [])
+        return short
+
+    ours, patch = names(), {"metadata": {"annotations": marks}, "spec": {"names": {"shortNames": ["pws"]}}}
+    plane.kubectl("patch", "crd", DEFINITION, "--type=merge", "--patch", json.dumps(patch))
+    # What is put right after it was looked at, so that is known to have happened.
+    plane.kubectl("delete", "mutatingadmissionpolicy", SECOND)
+    eventually(
+        lambda: SECOND in plane.kubectl("get", "mutatingadmissionpolicies", "--output=name"), within=60
+    )
+    assert names() == ["pws"]
+
+    plane.kubectl("delete", "mutatingwebhookconfiguration", "third")
+    plane.kubectl("annotate", "crd", DEFINITION, "looked=at")
+    eventually(lambda: names() == ours, within=60)
+    assert marks_of(plane) == ("second", "second")
+
+
 def test_kind_of_the_tables_outlives_the_release_that_brought_it(served: Served) -> None:
     """Whoever is left has it then: deleted by hand it comes back, and upgrades have it again."""
     plane = served.plane
@@ -167,4 +200,6 @@ def test_kind_of_the_tables_outlives_the_release_that_brought_it(served: Served)
         plane.helm(*upgrade)
         assert declares(plane)
         assert brings(plane)
+
+        leaves_it_to_a_third(plane)
     plane.kubectl("delete", "crd", DEFINITION)

@@ -275,6 +275,15 @@ class KubeApi:
         """Yield all MutatingWebhookConfigurations, then every change; see `changes`."""
         return self.changes(_WEBHOOKS)
 
+    async def webhook_configurations_now(self) -> list[Json]:
+        """Return all MutatingWebhookConfigurations that there are.
+
+        Raises:
+            ApiError: They could not be listed.
+        """
+        found: list[Json] = (await self._call("GET", _WEBHOOKS))["items"] or []
+        return found
+
     def policy_binding(self, name: str) -> AsyncIterator[tuple[str, Json]]:
         """Yield the MutatingAdmissionPolicyBinding of a name, then every change; see `changes`."""
         return self.changes(_BINDINGS, name)

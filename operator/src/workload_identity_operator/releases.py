@@ -19,6 +19,12 @@ def is_of_chart(found: Mapping[str, Any]) -> bool:
     return str((found["metadata"].get("labels") or {}).get("helm.sh/chart", "")).startswith(_CHART)
 
 
+def release_of(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Return name and namespace of the release that Helm takes an object to be of; ("", "") of none."""
+    notes = found["metadata"].get("annotations") or {}
+    return notes.get("meta.helm.sh/release-name", ""), notes.get("meta.helm.sh/release-namespace", "")
+
+
 def peer_among(configurations: Mapping[str, Json], ours: str) -> str:
     """Return the name of the peer's MutatingWebhookConfiguration; "" when there is none.
 

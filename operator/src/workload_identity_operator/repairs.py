@@ -29,6 +29,7 @@ from workload_identity_operator.declared import (
 from workload_identity_operator.following import FORBIDDEN, RETRY_AFTER, follow
 from workload_identity_operator.kube import FIELD_MANAGER, HAND_OFF_MANAGER, ApiError, KubeApi
 from workload_identity_operator.metrics import Metrics
+from workload_identity_operator.releases import is_of_chart, release_of
 from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json
 
@@ -40,6 +41,7 @@ LOOK_EVERY: Final = 5 * 60.0
 """Seconds between looks when nothing is told."""
 
 _BINDING: Final = "MutatingAdmissionPolicyBinding"
+_DEFINITION: Final = "CustomResourceDefinition"
 
 _log = logging.getLogger(__name__)
 
@@ -198,7 +200,21 @@ class Repairs:
         path, body = one.rehearsal()
         wanted = await self._api.apply(path, body, dry=True)
         fields = difference(one.kind, wanted, live)
+        if fields and one.kind == _DEFINITION and await self._is_anothers(one, live):
+            fields = ()
         return ("edited" if fields else "declared"), live, fields
+
+    async def _is_anothers(self, one: Declared, live: Json) -> bool:
+        """Whether another release that is there has an object of which a cluster has but one.
+
+        Of two releases that found it without an owner the last to put it right has it: otherwise two versions
+        of the chart would undo each other's for ever.
+        """
+        owner = release_of(live)
+        if not all(owner) or owner == release_of(one.body):
+            return False
+        others = await self._api.webhook_configurations_now()
+        return any(is_of_chart(other) and release_of(other) == owner for other in others)
 
     async def _put_right(
         self, one: Declared, declaration: Declaration, live: Json | None, fields: tuple[str, ...]
