@@ -514,6 +514,16 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return installed(patient.plane, peer)
 
 
+@seed(OUTSIDE, "rights-missing", f"ServiceAccount {NAMESPACE}/{RELEASE}")
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    """One that the operator can do without for a while."""
+
+    def change(found: dict[str, Any]) -> None:
+        found["rules"] = [rule for rule in found["rules"] if rule["resources"] != ["jobs"]]
+
+    return patient.edited("ClusterRole", RELEASE, "", change)
+
+
 # The issuer.
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from workload_identity_operator import contract
 from workload_identity_operator.check.findings import Object, Unseen
@@ -73,6 +73,24 @@ class Probe:
     refusal: str = ""
 
 
+class Right(NamedTuple):
+    """To do one thing to one resource.
+
+    Attributes:
+        verb: "list".
+        group: "" is the core's.
+        resource: "pods", or "pods/eviction".
+        name: Of the one object; "" is all of them.
+        namespace: Where; "" is everywhere.
+    """
+
+    verb: str
+    group: str
+    resource: str
+    name: str = ""
+    namespace: str = ""
+
+
 @dataclass(slots=True)
 class Cluster:
     """What was seen; what is in none of the attributes was not looked at.
@@ -84,7 +102,8 @@ class Cluster:
         objects: By kind, in full or as far as judgements read them.
         unserved: Kinds that this API server does not know.
         unseen: What could not be looked at.
-        rights: Of the operator's ServiceAccount: what it may not do, "list serviceaccounts"; None: not asked.
+        rights: What the ServiceAccount of a release's operator is called, and which of the chart's rights it
+            lacks; by namespace and name of the release. What is not there was not asked.
         probes: Pods made without being stored.
         served: What answers at the webhook's URL, by URL.
         keys_of: Names of the keys of ConfigMaps and Secrets that pods use, by kind, namespace and name; None
@@ -104,7 +123,7 @@ class Cluster:
     objects: dict[str, list[Json]] = field(default_factory=dict)
     unserved: set[str] = field(default_factory=set)
     unseen: list[Unseen] = field(default_factory=list)
-    rights: dict[str, list[str]] = field(default_factory=dict)
+    rights: dict[str, tuple[str, list[Right]]] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
     served: dict[str, Served] = field(default_factory=dict)
     keys_of: dict[tuple[str, str, str], list[str] | None] = field(default_factory=dict)

@@ -34,6 +34,7 @@ from workload_identity_operator.check.cluster import (
     Cluster,
     Fetched,
     Probe,
+    Right,
     Served,
     account_of,
     annotations_of,
@@ -49,9 +50,17 @@ from workload_identity_operator.check.installation import (
     RULES_BINDING,
     FlagsOf,
     Release,
+    declares_policy,
     keeps_certificate,
     releases_of,
     secret_of,
+)
+from workload_identity_operator.check.rights import (
+    account_of_release,
+    given,
+    lacking,
+    review_of,
+    rights_of,
 )
 from workload_identity_operator.clouds import PUBLIC_AUDIENCE
 from workload_identity_operator.errors import quoted
@@ -81,6 +90,7 @@ _CLUSTER_WIDE: Final = {
     RULES: f"{_ADMISSION}/validatingadmissionpolicies",
     RULES_BINDING: f"{_ADMISSION}/validatingadmissionpolicybindings",
 }
+_RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 _DEFINITIONS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _DEFINITION: Final = f"{_DEFINITIONS}/{contract.POD_WIRINGS}.{contract.POD_WIRING_GROUP}"
 _NAMESPACED: Final = {
@@ -99,24 +109,6 @@ _IN_POD: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _FORBIDDEN, _NOT_FOUND, _UNAUTHORIZED = 403, 404, 401
 _FAILED: Final = 400
 """HTTP statuses from here on."""
-
-_RIGHTS: Final = (
-    *((verb, "", "serviceaccounts", "") for verb in ("get", "list", "watch")),
-    *(
-        (verb, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "")
-        for verb in ("list", "watch")
-    ),
-    ("patch", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "{configuration}"),
-    *(
-        (verb, contract.POD_WIRING_GROUP, contract.POD_WIRINGS, "")
-        for verb in ("list", "watch", "create", "patch")
-    ),
-)
-_OWN_RIGHTS: Final = (
-    ("get", "", "configmaps", "{name}-declared"),
-    *((verb, "", "secrets", "{secret}") for verb in ("get", "patch")),
-)
-"""Verb, group, resource and name of what the operator cannot do without."""
 
 
 class CannotLook(Exception):  # noqa: N818 - what happened
@@ -421,7 +413,7 @@ class _Eyes:
         if not release.outside and release.webhook:
             self._get("Deployment", f"/apis/apps/v1/namespaces/{namespace}/deployments/{release.name}")
         deployment = self.cluster.one("Deployment", release.name, namespace)
-        names = [f"{release.name}-declared"]
+        names, account = [f"{release.name}-declared"], ""
         if deployment:
             pod = deployment["spec"]["template"]["spec"]
             names += [
@@ -433,9 +425,9 @@ class _Eyes:
             account = pod.get("serviceAccountName") or "default"
             if not self.cluster.one("ServiceAccount", account, namespace):
                 self._get("ServiceAccount", f"{inside}/serviceaccounts/{account}")
-            self._look_at_rights(release, account)
         for name in names:
             self._get("ConfigMap", f"{inside}/configmaps/{name}")
+        self._look_at_rights(release, account)
         if (secret := secret_of(release)) and (found := self._get("Secret", f"{inside}/secrets/{secret}")):
             found["data"] = {"tls.crt": (found.get("data") or {}).get("tls.crt", "")}
         called = (release.webhook or {}).get("clientConfig") or {}
@@ -459,52 +451,49 @@ class _Eyes:
         self.cluster.objects.setdefault(kind, []).extend(found)
 
     def _look_at_rights(self, release: Release, account: str) -> None:
-        """Ask what the operator may not do."""
-        lacking = []
-        policy = self.cluster.one(POLICY, release.name)
-        for scope, rights in (("", _RIGHTS), (release.namespace, _OWN_RIGHTS)):
-            for verb, group, resource, name in rights:
-                unneeded = {
-                    contract.POD_WIRINGS: not policy,
-                    "secrets": not keeps_certificate(release),
-                }
-                if unneeded.get(resource):
-                    continue
-                wanted = {
-                    "verb": verb,
-                    "group": group,
-                    "resource": resource,
-                    "name": name.format(
-                        name=release.name,
-                        configuration=release.configuration_name,
-                        secret=secret_of(release),
-                    ),
-                }
-                spec = {
-                    "user": f"system:serviceaccount:{release.namespace}:{account}",
-                    "groups": [
-                        "system:serviceaccounts",
-                        f"system:serviceaccounts:{release.namespace}",
-                        "system:authenticated",
-                    ],
-                    "resourceAttributes": {k: v for k, v in (wanted | {"namespace": scope}).items() if v},
-                }
-                body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
-                try:
-                    answer = self._api.call(
-                        "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=body
-                    )
-                except Refused as refused:
-                    why = (
-                        "needs create on subjectaccessreviews"
-                        if refused.status == _FORBIDDEN
-                        else str(refused)
-                    )
-                    self._unseen("the operator's rights", why)
-                    return
-                if not answer["status"].get("allowed"):
-                    lacking.append(f"{verb} {resource}")
-        self.cluster.rights[f"{release.namespace}/{release.name}"] = lacking
+        """Learn what the operator may not do; what its own roles do not give is asked one by one."""
+        if release.version not in {"", __version__}:
+            return  # whose roles may be others
+        name, cluster = release.name, self.cluster
+        own = f"namespaces/{release.namespace}"
+        for plural, kind, where in (
+            ("clusterroles", "ClusterRole", ""),
+            ("clusterrolebindings", "ClusterRoleBinding", ""),
+            ("roles", "Role", f"{own}/"),
+            ("rolebindings", "RoleBinding", f"{own}/"),
+        ):
+            for one in (
+                (name,) if where or not declares_policy(cluster, release) else (name, f"{name}-declared")
+            ):
+                # Who may not read them asks for all rights one by one, which is as good.
+                with suppress(Refused):
+                    found = self._api.get(f"{_RBAC}/{where}{plural}/{one}")
+                    cluster.objects.setdefault(kind, []).append(found)
+        account = account or account_of_release(cluster, name)
+        wanted = rights_of(
+            name,
+            release.namespace,
+            release.configuration_name,
+            secret=secret_of(release) if keeps_certificate(release) else "",
+            policy=declares_policy(cluster, release),
+            healing=annotations_of(release.configuration or {}).get(contract.HEALING, ""),
+        )
+        asked = lacking(wanted, given(cluster, account, release.namespace))
+        try:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                may = list(pool.map(lambda right: self._may(right, account, release.namespace), asked))
+        except Refused as refused:
+            forbidden = refused.status == _FORBIDDEN
+            why = "needs create on subjectaccessreviews" if forbidden else str(refused)
+            self._unseen("the operator's rights", why)
+            return
+        lacks = [right for right, allowed in zip(asked, may, strict=True) if not allowed]
+        cluster.rights[f"{release.namespace}/{name}"] = (account, lacks)
+
+    def _may(self, right: Right, account: str, namespace: str) -> bool:
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        answer = self._api.call("POST", path, body=dict(review_of(right, account, namespace)))
+        return bool(answer["status"].get("allowed"))
 
     def _look_at_keys(self, references: Iterable[workloads.Reference]) -> None:
         """Learn the names of the keys of what pods take variables from."""

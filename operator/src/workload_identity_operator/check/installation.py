@@ -23,6 +23,7 @@ from workload_identity_operator.check.cluster import (
     obstacle,
 )
 from workload_identity_operator.check.findings import Finding, Object, Unseen
+from workload_identity_operator.check.rights import told
 from workload_identity_operator.compiling import compile_identities
 from workload_identity_operator.declared import DeclarationUnreadable, difference, read_declaration
 from workload_identity_operator.errors import SettingsInvalid, quoted
@@ -81,6 +82,11 @@ class Release:
     def configuration_name(self) -> str:
         """What its MutatingWebhookConfiguration is called, or should be."""
         return _configuration_name(self.name)
+
+    @property
+    def version(self) -> str:
+        """Of the chart's program; "" when nothing says it."""
+        return labels_of(self.configuration or {}).get("app.kubernetes.io/version", "")
 
     @property
     def webhook(self) -> Json | None:
@@ -299,6 +305,7 @@ def installation_findings(cluster: Cluster, releases: Sequence[Release]) -> Iter
         yield from _policy_findings(cluster, release)
         yield from _validation_findings(cluster, release)
         yield from _deployment_findings(cluster, release)
+        yield from _rights_findings(cluster, release)
         yield from _neighbour_findings(cluster, release)
         yield from _version_findings(cluster, release)
         yield from _wiring_findings(cluster, release)
@@ -565,6 +572,12 @@ def secret_of(release: Release) -> str:
     return f"{release.name}-certificate"
 
 
+def declares_policy(cluster: Cluster, release: Release) -> bool:
+    """Whether the release has the API server wire pods, too, as far as anything of that is left."""
+    declared = cluster.one("ConfigMap", f"{release.name}-declared", release.namespace)
+    return bool(declared or cluster.one(POLICY, release.name) or cluster.one(BINDING, release.name))
+
+
 def _is_trusted_publicly(served: Served | None) -> bool:
     return served is not None and served.fault != "ca-bundle-wrong"
 
@@ -746,12 +759,16 @@ def _deployment_findings(cluster: Cluster, release: Release) -> Iterator[Finding
             f"{have} of {wanted}" + _why_unavailable(deployment),
             f"kubectl -n {release.namespace} describe deployment,pods",
         )
-    if lacking := cluster.rights.get(f"{release.namespace}/{release.name}"):
+
+
+def _rights_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
+    account, lacks = cluster.rights.get(f"{release.namespace}/{release.name}", ("", []))
+    if lacks:
         yield Finding(
             "rights-missing",
             Object("ServiceAccount", account, release.namespace),
-            "the rights of the chart's ClusterRole and Role",
-            f"may not {', '.join(lacking)}",
+            "the rights of the chart's ClusterRoles and Role",
+            f"may not {told(lacks)}",
             _HELM,
         )
 

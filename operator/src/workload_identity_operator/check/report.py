@@ -11,7 +11,7 @@ from workload_identity_operator.check.chain import (
     concerns,
     credential_of,
 )
-from workload_identity_operator.check.cluster import Cluster, account_of, labels_of
+from workload_identity_operator.check.cluster import Cluster, account_of
 from workload_identity_operator.check.findings import Finding, Report, Unseen, in_order
 from workload_identity_operator.check.installation import (
     BINDING,
@@ -108,11 +108,9 @@ def without_consequences(findings: Iterable[Finding]) -> list[Finding]:
 
 def _unknown(cluster: Cluster, releases: Sequence[Release]) -> Iterable[Unseen]:
     for release in releases:
-        configuration = release.configuration or {"metadata": {}}
-        version = labels_of(configuration).get("app.kubernetes.io/version", "")
-        if version and version != __version__:
+        if release.version not in {"", __version__}:
             yield Unseen(
-                f"what is new in release {release.name} {version}",
+                f"what is new in release {release.name} {release.version}, and its operator's rights",
                 f"its own program: this one is {__version__}",
             )
     if releases and releases[0].settings is None and cluster.all("Pod"):

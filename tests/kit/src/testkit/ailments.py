@@ -36,6 +36,7 @@ _PLACES: Mapping[str, str] = {
     "CronJob": "/apis/batch/v1/namespaces/{}/cronjobs",
     "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
     "PodWiring": f"/apis/{contract.POD_WIRING_API}/namespaces/{{}}/{contract.POD_WIRINGS}",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
     "MutatingWebhookConfiguration": f"{_ADMISSION}/mutatingwebhookconfigurations",
     "MutatingAdmissionPolicy": f"{_ADMISSION}/mutatingadmissionpolicies",
