@@ -157,6 +157,7 @@ class Cluster:
     reach = Reach({}, {}, label_only=False, plan=Plan("restart", 3600))
     ready = True
     replicas = 1
+    unheard_of = ""
 
     def __init__(self, *, answers: bool = True, forgets: bool = True) -> None:
         self.answers = answers
@@ -169,6 +170,8 @@ class Cluster:
     async def get(self, path: str) -> dict[str, Any]:
         """Return a Deployment."""
         name = path.rpartition("/")[2]
+        if name == self.unheard_of:
+            raise LookupError(name)
         counts = {"replicas": self.replicas, "updatedReplicas": self.replicas}
         counts["availableReplicas"] = next(self.available)
         template = {"metadata": self.restarted.get(name, {}), "spec": {"containers": [{"name": "app"}]}}
@@ -251,6 +254,20 @@ def test_restarts_are_spaced_whatever_goes_wrong_after_one(
     cluster.faulty = [owner(UNWIRED), owner(UNWIRED, name="api")]
 
     assert asyncio.run(restarted(cluster, cluster.faulty)) == ["api"]
+
+
+def test_an_owner_that_cannot_be_understood_keeps_nobody_from_being_healed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left to the log, and pods are audited on."""
+    monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
+    cluster = Cluster()
+    cluster.reach = Reach({}, {}, label_only=False, plan=Plan("restart", 0))
+    cluster.faulty = [owner(UNWIRED, name="api"), owner(UNWIRED)]
+    cluster.unheard_of = "api"
+
+    assert asyncio.run(restarted(cluster, cluster.faulty)) == ["web"]
+    assert "Deployment a/api cannot be healed" in caplog.text
 
 
 def test_who_was_healed_by_hand_is_not_restarted_again(monkeypatch: pytest.MonkeyPatch) -> None:

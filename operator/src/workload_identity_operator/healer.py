@@ -98,6 +98,10 @@ class Healer:
                 except ApiError as error:
                     acted = False
                     _log.warning("%s cannot be healed: %s", _named(owner), error)
+                except Exception:  # noqa: BLE001 - see below
+                    # Whatever an owner holds that nobody has heard of: others are healed all the same.
+                    acted = True
+                    _log.exception("%s cannot be healed", _named(owner))
                 if acted and (reach := self._auditor.reach):
                     await asyncio.sleep(reach.plan.pause)
                 if self._failures >= MOST_FAILURES:
@@ -195,10 +199,11 @@ class Healer:
         if reach and not selects(reach.pods, labels):
             return "it would not help: its template lacks labels of mutatingWebhookObjectSelector"
         wanted = fingerprint(template, account, self._settings)
-        if _was_tried(workload, wanted) or self._no_help.get(workload["metadata"]["uid"]) == wanted:
-            return "it was restarted for this before, and that did not help"
-        if evicts:
-            return ""  # the API server asks the budgets itself, and knows which pod it is
+        why = _tried(workload, wanted)
+        if self._no_help.get(workload["metadata"]["uid"]) == wanted:
+            why = "a pod of it was evicted for this before, and that did not help"
+        if why or evicts:
+            return why  # the budgets of an eviction the API server asks, and knows which pod it is
         budgets = await self._api.budgets(workload["metadata"]["namespace"])
         return healing.budget_in_the_way(budgets, labels, healing.taken_at_once(workload))
 
@@ -434,16 +439,17 @@ def _passes(error: ApiError) -> bool:
     return not error.status or error.status >= _SERVERS or error.status == _TOO_MANY_REQUESTS
 
 
-def _was_tried(workload: Json, wanted: str) -> bool:
-    """Whether a workload was restarted for the same identity not long ago."""
+def _tried(workload: Json, wanted: str) -> str:
+    """Return that a workload was restarted for the same identity not long ago; "" when it was not."""
     when, made_for = healing.restarted(workload)
     if made_for != wanted:
-        return False
+        return ""
     try:
         then = datetime.fromisoformat(when)
     except ValueError:
-        return False
-    return then.tzinfo is not None and (datetime.now(UTC) - then).total_seconds() < ONCE_IN
+        return ""
+    recent = then.tzinfo is not None and (datetime.now(UTC) - then).total_seconds() < ONCE_IN
+    return f"it was restarted for this before, at {when}" if recent else ""
 
 
 def _would(owner: Owner) -> str:

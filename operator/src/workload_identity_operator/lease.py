@@ -55,12 +55,15 @@ class Lease:
         try:
             while True:
                 started = loop.time()
+                # Whoever waits for an answer does not stop: the other one does not wait.
+                patience = renewed + _GIVE_UP_AFTER - started if working else _GIVE_UP_AFTER
                 try:
-                    held = await self._hold()
+                    async with asyncio.timeout(patience):
+                        held = await self._hold()
                     self._said = ""
                     renewed = started if held else -DURATION
-                except ApiError as error:
-                    self._say(str(error))
+                except (ApiError, TimeoutError) as error:
+                    self._say(str(error) or "no answer in time")
                     held = loop.time() - renewed < _GIVE_UP_AFTER
                 if held and working is None:
                     _log.info("pods are audited from here", extra={"lease": self._meta["name"]})
@@ -69,7 +72,8 @@ class Lease:
                     _log.info("pods are audited elsewhere", extra={"lease": self._meta["name"]})
                     await _ended(working)
                     working = None
-                if await _ends(working, RENEW_EVERY):
+                rest = renewed + _GIVE_UP_AFTER - loop.time() if working else RENEW_EVERY
+                if await _ends(working, max(0.0, min(rest, RENEW_EVERY))):
                     working = None
         finally:
             if working:
