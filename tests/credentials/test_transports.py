@@ -432,6 +432,20 @@ def test_silent_address_does_not_keep_from_the_next(
     assert family.do(credential.get_token, SCOPE).token == "a-token"
 
 
+def test_address_of_a_family_that_this_machine_has_not(
+    family: Family, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver may name IPv6 addresses where the system can make no such socket: the next one is asked."""
+    resolving(monkeypatch, "login.example", [int(endpoint.address.rpartition(":")[2])])
+    known, unknown = socket.getaddrinfo, (999, socket.SOCK_STREAM, 0, "", ("::1", 443, 0, 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *asked, **how: [unknown, *known(*asked, **how)])
+    credential = family.credential(
+        authority="https://login.example", retry_total=0, connection_verify=False, shared_cache=False
+    )
+
+    assert family.do(credential.get_token, SCOPE).token == "a-token"
+
+
 def test_many_silent_addresses_take_no_longer_than_one(
     family: Family, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,18 +186,18 @@ async def _connected(address: Address, end: float) -> socket.socket:
     except socket.gaierror:  # a name: somebody has to be asked
         places = await loop.getaddrinfo(*asked, type=socket.SOCK_STREAM)
     for number, (family, kind, protocol, _, place) in enumerate(places, 1):
-        connection = socket.socket(family, kind, protocol)
+        connection = None
         try:
+            # A resolver may name addresses of a family that this machine has not.
+            connection = socket.socket(family, kind, protocol)
             connection.setblocking(False)
             async with asyncio.timeout_at(loop.time() + (end - loop.time()) / (len(places) - number + 1)):
                 await loop.sock_connect(connection, place)
-        except OSError:
-            connection.close()
-            if number == len(places):
+        except BaseException as failure:
+            if connection is not None:
+                connection.close()
+            if number == len(places) or not isinstance(failure, OSError):
                 raise
-        except BaseException:
-            connection.close()
-            raise
         else:
             return connection
     raise OSError("its name has no address")

@@ -130,17 +130,17 @@ class Performer:
         import socket  # noqa: PLC0415 - what a request needs
 
         for number, (family, kind, protocol, _, place) in enumerate(places, 1):
-            connection = socket.socket(family, kind, protocol)
+            connection = None
             try:
+                # A resolver may name addresses of a family that this machine has not.
+                connection = socket.socket(family, kind, protocol)
                 connection.settimeout(self._share(end, len(places) - number + 1))
                 connection.connect(place)
-            except OSError:
-                connection.close()
-                if number == len(places):
+            except BaseException as failure:
+                if connection is not None:
+                    connection.close()
+                if number == len(places) or not isinstance(failure, OSError):
                     raise
-            except BaseException:
-                connection.close()
-                raise
             else:
                 return connection
         raise OSError("its name has no address")
