@@ -144,13 +144,28 @@ def test_store_that_cannot_be_encrypted(family: Family, device: Device, tmp_path
     assert not store(tmp_path).exists()
 
 
-@pytest.mark.parametrize("content", ["no JSON", "[]"])
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"AccessToken": {"a-key": {"secr', ""])
 def test_store_that_is_damaged(
-    family: Family, people: EntraStandIn, device: Device, tmp_path: Path, content: str
+    family: Family, people: EntraStandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
-    """The error says which store."""
+    """A disk that was full once keeps nobody from tokens for ever: the store is begun anew, as is said."""
+    people.add_secret(CLIENT_ID, SECRET, tenant_id=TENANT_ID)
     store(tmp_path).parent.mkdir()
     store(tmp_path).write_text(content)
+
+    first = family.do(of_application(family).get_token, SCOPE)
+    second = family.do(of_application(family).get_token, SCOPE)
+
+    assert first.token == second.token
+    assert ("begun anew" in caplog.text) is bool(content)
+    assert first.token in store(tmp_path).read_text()
+
+
+def test_store_that_cannot_be_read(
+    family: Family, people: EntraStandIn, device: Device, tmp_path: Path
+) -> None:
+    """The error says which store."""
+    store(tmp_path).mkdir(parents=True)
     record = AuthenticationRecord(
         TENANT_ID, DEVELOPER_SIGN_ON, people.authority.removeprefix("https://"), "a.b", ADA
     )
@@ -291,8 +306,7 @@ def test_shared_sign_in_that_was_revoked(family: Family, people: EntraStandIn, d
 @pytest.mark.usefixtures("people")
 def test_shared_store_that_cannot_be_read(family: Family, tmp_path: Path) -> None:
     """A chain goes on."""
-    store(tmp_path).parent.mkdir()
-    store(tmp_path).write_text("no JSON")
+    store(tmp_path).mkdir(parents=True)
 
     assert "cannot be used" in unavailable(family, shared(family))
 

@@ -109,19 +109,43 @@ def opened(options: TokenCachePersistenceOptions, *, cae: bool) -> Any:
         raise _unusable(options, failure) from failure
 
 
+class _DamagedError(ValueError):
+    """What is in a store is no JSON object: it was written half, as on a full disk."""
+
+
 class _Explaining:
-    """What is said when a store cannot be read, or written."""
+    """What is said when a store cannot be read, or written.
+
+    One that is damaged is nobody's: it counts as empty, and what is stored next begins it anew.
+    """
 
     def __init__(self, cache: Any, options: TokenCachePersistenceOptions) -> None:
-        self._search, self._modify = cache.search, cache.modify
+        self._search, self._modify, self._deserialize = cache.search, cache.modify, cache.deserialize
         self._options = options
+        self._beginning_anew = False
 
     @classmethod
     def around(cls, cache: Any, options: TokenCachePersistenceOptions) -> Any:
         """Have a cache explain itself, and return it."""
         explaining = cls(cache, options)
         cache.search, cache.modify = explaining.search, explaining.modify
+        cache.deserialize = explaining.deserialize
         return cache
+
+    def deserialize(self, state: str | None) -> None:
+        """Do as the cache does.
+
+        Raises:
+            _DamagedError: It is no JSON object, and a new one is not to be begun.
+        """
+        try:
+            if state and not state.lstrip().startswith("{"):
+                raise _DamagedError("it is no JSON object")
+            self._deserialize(state)
+        except ValueError as failure:
+            if not self._beginning_anew:
+                raise _DamagedError(str(failure)) from failure
+            self._deserialize("")
 
     def search(self, *sought: Any, **how: Any) -> Any:
         """Do as the cache does.
@@ -131,16 +155,24 @@ class _Explaining:
         """
         try:
             return iter(list(self._search(*sought, **how)))
+        except _DamagedError:
+            return iter(())
         except Exception as failure:
             raise _unusable(self._options, failure) from failure
 
     def modify(self, *change: Any, **how: Any) -> None:
         """Do as the cache does; a store that cannot be written is no reason to have no token."""
-        try:
-            self._modify(*change, **how)
-        except Exception as failure:  # noqa: BLE001 - a file system, or a system's keyring, may do anything here
-            from workload_identity import records  # noqa: PLC0415 - hardly ever
+        from workload_identity import records  # noqa: PLC0415 - few store tokens
 
+        try:
+            try:
+                self._modify(*change, **how)
+            except _DamagedError:
+                # It was read while nobody else writes: nobody will ever have it whole.
+                records.begun_anew(self._options.name)
+                self._beginning_anew = True
+                self._modify(*change, **how)
+        except Exception as failure:  # noqa: BLE001 - a file system, or a system's keyring, may do anything here
             records.not_stored(_unusable(self._options, failure))
 
 

@@ -68,6 +68,11 @@ def not_stored(failure: ClientAuthenticationError) -> None:
     _log(_WARNING, "tokens are not stored: %s", failure)
 
 
+def begun_anew(store: str) -> None:
+    """Log that what is in a store of tokens cannot be read by anybody and is replaced."""
+    _log(_WARNING, "the token store %r is damaged, as after a full disk, and is begun anew", store)
+
+
 def not_renewed(order: Order, failure: BaseException) -> None:
     """Log that a token could not be renewed ahead of its end; callers go on with it."""
     held = order.slot.held
