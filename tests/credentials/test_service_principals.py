@@ -416,14 +416,23 @@ def test_assertion_is_what_entra_asks_for(family: Family, endpoint: Any, issued:
 
 
 def test_adfs_gets_what_it_knows(family: Family, endpoint: Any, issued: Issued) -> None:
-    """RS256 and SHA-1, at ADFS' own path; another tenant of a call is not asked."""
+    """RS256 and SHA-1, at ADFS' own path, which has no version; another tenant of a call is not asked."""
+    paths = []
+    grant = endpoint.answers[0]
+
+    def answer(request: Any) -> Any:
+        paths.append(request.path)
+        return grant(request)
+
+    endpoint.answers[0] = answer
     one = family.module.CertificateCredential("adfs", CLIENT_ID, certificate_data=issued.pem())
     family.do(one.get_token, SCOPE, tenant_id=OTHER)
 
     text = endpoint.forms[0]["client_assertion"]
     assert claims(text, 0)["alg"] == "RS256"
     assert claims(text, 0).keys() == {"alg", "typ", "x5t"}
-    assert claims(text)["aud"] == f"{endpoint.address}/adfs/oauth2/v2.0/token"
+    assert claims(text)["aud"] == f"{endpoint.address}/adfs/oauth2/token"
+    assert paths == ["/adfs/oauth2/token"]
 
 
 def test_chain_is_trusted_by_name(family: Family, entra: EntraStandIn) -> None:
@@ -495,6 +504,7 @@ def test_half_replaced_file_leaves_the_old_one(
         (lambda _: {"certificate_data": b"noise"}, "PEM or PKCS#12"),
         (lambda one: {"certificate_data": one.key_pem()}, "PEM or PKCS#12"),
         (lambda one: {"certificate_data": one.certificate_pem()}, "no private key"),
+        (lambda one: {"certificate_data": one.key_pem()}, "no certificate"),
         (lambda one: {"certificate_data": one.pem(b"open")}, "no password is given"),
         (lambda one: {"certificate_data": one.pem(b"open"), "password": "shut"}, "another password"),
         (lambda one: {"certificate_data": one.pem(), "password": "open"}, "not encrypted"),

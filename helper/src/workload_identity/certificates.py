@@ -84,7 +84,10 @@ def _from_pem(data: bytes, password: bytes | None) -> tuple[object, list[Certifi
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - heavy
     from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415
 
-    return load_pem_private_key(_key_block(data), password), load_pem_x509_certificates(data)
+    key = load_pem_private_key(_key_block(data), password)
+    if b"CERTIFICATE-----" not in data:
+        raise ValueError("there is no certificate in it")
+    return key, load_pem_x509_certificates(data)
 
 
 def _key_block(data: bytes) -> bytes:
