@@ -118,7 +118,7 @@ def test_any_text_can_be_shown(text: str) -> None:
 
 
 @given(
-    st.text("ab\\/\"'<&+ %é\N{GRINNING FACE}", min_size=1, max_size=6),
+    st.text("ab\\/\"'<&+ %é\n\r\t\b\f\N{GRINNING FACE}", min_size=1, max_size=6),
     st.sampled_from(["", "\\", "\\\\", "u", "%"]),
     st.sampled_from(["", "\\", "/"]),
 )

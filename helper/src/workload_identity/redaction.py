@@ -35,6 +35,8 @@ _JWT = re.compile(rf"eyJ(?!{_CHALLENGE})[A-Za-z0-9_-]{{8,}}(?:\.[A-Za-z0-9_-]*)*
 _UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
 """Letters that all notations write alike."""
+_SHORT = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
+"""What JSON writes behind a backslash for letters that a file with a secret may end with."""
 _ENTITIES = {"<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _MARKUP = re.compile(
     r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL
@@ -85,8 +87,10 @@ def _unescaped(letter: str) -> str:
     code = r"\\+".join(f"u{units[at : at + 4]}" for at in range(0, len(units), 4))
     octets = "".join(f"%(?:25)*{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
     number = ord(letter)
+    short = rf"(?<=\\){_SHORT[letter]}" if letter in _SHORT else ""
     entity = f"&(?:#0*{number}|#x0*{number:x}|{_ENTITIES.get(letter, 'amp')});"
     several = [re.escape(letter), code, octets, entity, *([r"\+"] if letter == " " else [])]
+    several += [short] if short else []
     return f"(?i:{'|'.join(several)})"
 
 
