@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from testkit.entra.fixtures import CLIENT_ID, TENANT_ID
+from workload_identity.__main__ import TOKEN, Row, table
 
 SCOPE = "https://vault.azure.net/.default"
 Pod = Any
@@ -136,3 +137,12 @@ def test_variable_that_names_nothing(here: dict[str, str]) -> None:
 
     assert status == 2
     assert complaint.startswith("AZURE_TOKEN_CREDENTIALS='all': wanted one of dev, prod,")
+
+
+@pytest.mark.parametrize("date", [1e20, -1e20, 99_999_999_999_999, float("nan"), True])
+def test_date_that_there_cannot_be(date: float) -> None:
+    """A token may say anything: it is shown as it is said."""
+    shown = table([Row("AzureCliCredential", TOKEN, claims={"exp": date, "sub": "somebody"})])
+
+    assert "exp: " in shown
+    assert "sub: somebody" in shown

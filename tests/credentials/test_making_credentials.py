@@ -140,3 +140,11 @@ def test_environment_is_read_at_construction(family: Family, monkeypatch: pytest
     monkeypatch.setenv("AZURE_CLIENT_ID", "another")
 
     assert family.do(credential.get_token, SCOPE)
+
+
+def test_claims_that_are_no_text_are_refused(family: Family) -> None:
+    """A challenge is passed on as it came."""
+    wrong: tuple[Any, ...] = ({"access_token": {}}, b"{}")
+    for claims in wrong:
+        with pytest.raises(ValueError, match="JSON text was wanted"):
+            family.do(family.credential().get_token, SCOPE, claims=claims)

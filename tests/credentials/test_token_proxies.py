@@ -12,7 +12,7 @@ from aiohttp import web
 
 from testkit import loopback
 from testkit.entra.fixtures import TENANT_ID
-from workload_identity import ClientAuthenticationError
+from workload_identity import ClientAuthenticationError, WorkloadIdentityCredential
 from workload_identity.token_proxy import TokenProxy
 
 SCOPE = "https://vault.azure.net/.default"
@@ -108,11 +108,11 @@ def test_authorities_in_a_variable(family: Family, proxy: Proxy, monkeypatch: py
 def test_file_of_authorities_is_rotated(family: Family, proxy: Proxy, bound: Path) -> None:
     """What is new counts at the next request; a file that is just replaced leaves what was there."""
     credential = family.credential()
-    for content in ("", proxy.pem[: len(proxy.pem) // 2], None):
+    for content in (b"", proxy.pem[: len(proxy.pem) // 2].encode(), b"\xff", None):
         if content is None:
             bound.unlink()
         else:
-            bound.write_text(content)
+            bound.write_bytes(content)
         family.do(credential.get_token, SCOPE, claims="{}")
     bound.write_text(trustme.CA().cert_pem.bytes().decode())
     with pytest.raises(ClientAuthenticationError, match="not trusted"):
@@ -120,7 +120,16 @@ def test_file_of_authorities_is_rotated(family: Family, proxy: Proxy, bound: Pat
     bound.write_text(proxy.pem)
     family.do(credential.get_token, SCOPE, claims="{}")
 
-    assert len(proxy.paths) == 4
+    assert len(proxy.paths) == 5
+
+
+def test_letters_of_no_certificate_are_not_the_systems_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is none in ASCII is refused, as everything else that has no certificate in it."""
+    monkeypatch.setenv(URL, "https://proxy.example")
+    monkeypatch.setenv(CA_DATA, "é")
+
+    with pytest.raises(ValueError, match="no certificates in PEM"):
+        WorkloadIdentityCredential()
 
 
 def test_remarks_between_authorities(family: Family, proxy: Proxy, bound: Path) -> None:

@@ -259,6 +259,19 @@ def test_process_that_always_sleeps_has_an_end(stage: Stage) -> None:
     assert len(stage.of(Send)) == 2
 
 
+def test_call_that_was_slept_through_says_nothing(stage: Stage, answer: Answer) -> None:
+    """Its own time is over, so it is not looked for again; the next call does."""
+    stage.answers = [Unreachable("read", "too late"), answer(400), answer(200, **GRANT)]
+    stage.seconds_per_request = 1000
+    with pytest.raises(CredentialUnavailableError, match="instance metadata service"):
+        probing(stage)
+    assert len(stage.of(Send)) == 1
+
+    stage.steps.clear()
+    stage.seconds_per_request, stage.answers = 0, stage.answers[1:]
+    assert probing(stage).token.token == "a-token"
+
+
 def test_our_own_fault_says_nothing_of_the_metadata_service(stage: Stage, answer: Answer) -> None:
     """Options of one credential that cannot work do not keep others from looking."""
     stage.answers = [Unreachable("fault", "no such proxy")]

@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -114,7 +115,8 @@ def _told(claims: dict[str, Any]) -> list[str]:
     for name, value in claims.items():
         words = redacted(json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value)
         if name in {"exp", "iat", "nbf"} and isinstance(value, int | float):
-            words = f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            with suppress(ValueError, OverflowError, OSError):  # no date that there can be
+                words = f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC"
         lines.append(f"{name}: {words}")
     return lines
 

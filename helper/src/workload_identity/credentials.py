@@ -298,10 +298,12 @@ def declared_claims(claims: str | None, *, cae: bool) -> str | None:
     Without `cae` a challenge is passed on as it is.
 
     Raises:
-        ValueError: With `cae`, a challenge that is no JSON object.
+        ValueError: A challenge that is no text or, with `cae`, no JSON object.
 
     Source: learn.microsoft.com/entra/identity-platform/claims-challenge, "Client capabilities".
     """
+    if claims is not None and not isinstance(claims, str):
+        raise ValueError(f"claims: JSON text was wanted, found {type(claims).__name__}")
     if not cae:
         return claims
     import json  # noqa: PLC0415 - many programs never come here

@@ -240,11 +240,13 @@ def _looked_for(request: Send, wish: Wish) -> Flow[None]:
             break
         except Unreachable as failure:
             ended = yield from now()
-            if again and ended.monotonic > deadline + _LATE:
-                # We were not awake: an answer may have been there, and says nothing about who gives it.
+            # We were not awake: an answer may have been there, and nothing is known about who gives it.
+            asleep = again and ended.monotonic > deadline + _LATE
+            if asleep and ended.monotonic < request.deadline:
                 again, begun = False, ended
                 continue
-            if worth_another_try(failure):  # else it is how we ask that is at fault, not who does not answer
+            # Else it is how we ask that is at fault, not who does not answer.
+            if worth_another_try(failure) and not asleep:
                 sighting.absent_until = ended.monotonic + _ABSENT
             cause = f"none within {_PROBE:g} s" if ended.monotonic >= deadline else failure.cause
             raise _unanswered(wish, cause, worth_another_try(failure)) from failure

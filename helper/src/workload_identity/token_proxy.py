@@ -80,9 +80,11 @@ class TokenProxy:
     def _context(self, pem: str) -> ssl.SSLContext:
         import ssl  # noqa: PLC0415 - for a request, or to check what is given
 
+        # Between certificates there may be remarks, in any letters. A blank: nothing at all would be taken
+        # for "the system's".
+        data = f"{pem.encode('ascii', 'ignore').decode()} " if pem else None
         try:
-            # Between certificates there may be remarks, in any letters.
-            return ssl.create_default_context(cadata=pem.encode("ascii", "ignore").decode() or None)
+            return ssl.create_default_context(cadata=data)
         except ssl.SSLError as failure:
             raise ValueError(f"{CA_FILE if self._ca_file else CA_DATA}: no certificates in PEM") from failure
 
