@@ -70,6 +70,9 @@ _LONGEST_NAME: Final = 200
 AGAIN_AFTER: Final = 55 * 60.0
 """Seconds until what goes on is told again; an Event is kept for an hour."""
 
+_MANY: Final = 1000
+"""Things told that are remembered in any case."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -80,6 +83,7 @@ class Told:
         self._api = api
         self._told: dict[tuple[str, str, str], float] = {}
         self._untold: set[tuple[str, str, str]] = set()
+        self._most = _MANY
 
     async def tell(self, regarding: Json, reason: Reason, note: str) -> bool:
         """Tell it as `tell` does, unless it was told; return whether it was news.
@@ -90,12 +94,19 @@ class Told:
         key = (regarding["metadata"]["uid"], reason.name, note)
         news = now - self._told.get(key, -AGAIN_AFTER) >= AGAIN_AFTER
         if news:
-            self._told = {known: when for known, when in self._told.items() if now - when < AGAIN_AFTER}
             self._told[key] = now
-            self._untold = (self._untold & self._told.keys()) | {key}
+            self._untold.add(key)
+            if len(self._told) > self._most:
+                self._forget(now)
         if key in self._untold and await tell(self._api, regarding, reason, note):
             self._untold.discard(key)
         return news
+
+    def _forget(self, now: float) -> None:
+        """Forget what is to be told again anyway; seldom, since all is looked at for it."""
+        self._told = {known: when for known, when in self._told.items() if now - when < AGAIN_AFTER}
+        self._untold &= self._told.keys()
+        self._most = max(_MANY, 2 * len(self._told))
 
 
 async def tell(api: KubeApi, regarding: Json, reason: Reason, note: str) -> bool:

@@ -151,7 +151,9 @@ class Healer:
         if found:
             why = await self._obstacle(workload, ours(account), evicts=pods is not None)
         if mode == "dryRun" and not why:
-            await self._tell(owner, events.WOULD_RESTART, "would-restart", _would(owner))
+            await self._tell(
+                owner, events.WOULD_RESTART, "would-restart", _would(owner, evicts=pods is not None)
+            )
             return False
         faulty = await self._faulty(owner, workload)
         if faulty is None or why:
@@ -452,10 +454,8 @@ def _tried(workload: Json, wanted: str) -> str:
     return f"it was restarted for this before, at {when}" if recent else ""
 
 
-def _would(owner: Owner) -> str:
-    does = (
-        "restarted" if owner.reference["kind"] in healing.RESTARTED else "relieved of these pods, one by one,"
-    )
+def _would(owner: Owner, *, evicts: bool) -> str:
+    does = "relieved of these pods, one by one," if evicts else "restarted"
     return f"would be {does} for {owner.counts.total()} of its pods, were healing no dry run: {owner.reason}"
 
 
