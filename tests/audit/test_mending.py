@@ -151,6 +151,20 @@ def test_what_is_not_done_is_told(
     assert not restarts(inside, kind, "web")
 
 
+def test_an_eviction_that_the_api_server_refuses_is_told(inside: Namespace) -> None:
+    """It knows what to do about one PodDisruptionBudget, and answers two with an error of its own."""
+    for name in ("one", "another"):
+        spec = {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+        budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": name}}
+        inside.create({**budget, "spec": spec})
+    made_before(inside, workload("ReplicaSet", "web", "web"))
+    with pods_become_ready(inside):
+        eventually(lambda: inside.get("replicasets", "web")["status"].get("readyReplicas") == 2, WITHIN)
+        annotate(inside)
+
+        assert "more than one PodDisruptionBudget" in told(inside, "ReplicaSet", "web", "RestartWithheld")
+
+
 def test_what_would_not_help_is_not_done(inside: Namespace) -> None:
     """Pods that would be refused are not asked for: the mistake is told instead."""
     made_before(inside, workload("Deployment", "web", "web"))

@@ -297,11 +297,12 @@ class Healer:
                 await self._tell(owner, events.WITHHELD, "withheld", why)
             if error.status in {404, _CHANGED, _TOO_MANY_REQUESTS}:
                 return False
-            # Where the API server has trouble it may be evicted all the same.
-            if not _passes(error) or not _is_gone(
-                pod, before, await _answer(lambda: self._living(namespace, query))
-            ):
+            if not _passes(error):
                 raise
+            # Where the API server has trouble it may be evicted all the same.
+            if not _is_gone(pod, before, await _answer(lambda: self._living(namespace, query))):
+                await self._tell(owner, events.WITHHELD, "withheld", f"not evicted: {error}")
+                return False
         _log.info("evicted pod %s of %s", pod, _named(owner))
         self._metrics.healed("evicted")
         await self._told.tell(owner.regarding(), events.EVICTED, f"evicted pod {pod}: it {owner.reason}")
