@@ -60,6 +60,21 @@ def test_end_by_the_service_is_returned_ours_decides() -> None:
     assert held.over_epoch == 1_003_600
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"expires_in": "", "expires_on": "1003600"},
+        {"expires_in": "3600", "expires_on": "", "refresh_in": ""},
+        {"expires_in": None, "expires_on": 1_003_600, "refresh_in": None},
+    ],
+)
+def test_what_is_empty_is_not_said(members: dict[str, Any]) -> None:
+    """Some identity endpoints have every field in every answer."""
+    held = granted(**members)
+
+    assert held.token.expires_on == held.over_epoch == 1_003_600
+
+
 def test_end_alone_is_enough() -> None:
     """With expires_on only, the lifetime is counted from the request."""
     held = granted(expires_on="1003600")

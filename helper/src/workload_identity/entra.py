@@ -278,12 +278,12 @@ def _held(payload: dict[str, Any], response: Response) -> Held:
 
 
 def seconds(value: object) -> int | None:
-    """Return whole seconds: of a number, which is floored, or of a decimal text; None for None.
+    """Return whole seconds: of a number, which is floored, or of a decimal text; None for None, or no text.
 
     Raises:
         ValueError: Anything else; the message does not quote it.
     """
-    if value is None:
+    if value is None or value == "":  # as some identity endpoints write what they do not say
         return None
     number: float = math.nan
     if isinstance(value, str) and len(value) <= _LONGEST_NUMBER:
