@@ -50,7 +50,8 @@ def redacted(text: str, *secrets: str) -> str:
         text: Anything that may hold a secret.
         secrets: Secrets known to the caller, whatever their shape and the notation the text has them in.
     """
-    for secret in secrets:
+    # Who answers may leave out a line end that a file with a secret ends with.
+    for secret in (secret.strip() for secret in secrets):
         if not _PLAIN.fullmatch(secret):
             text = re.sub(_notations(secret), MASK, text)
         elif secret:
