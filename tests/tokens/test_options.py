@@ -60,15 +60,22 @@ def test_retry_mode_of_azure_core(mode: object) -> None:
         ("read_timeout", float("nan")),
         ("retry_total", True),
         ("retry_mode", "sometimes"),
+        ("retry_on_status_codes", 429),
+        ("connection_cert", 7),
+        ("headers", "planted"),
+        ("proxies", "http://me:planted@proxy.example"),
         ("token_file_timeout", -1),
         ("retry_on_propagation", "yes"),
         ("transport", object()),
     ],
 )
 def test_values_that_cannot_work_are_refused(name: str, value: object) -> None:
-    """At construction, by the option's name."""
-    with pytest.raises(ValueError, match=name):
+    """At construction, by the option's name; what may have a secret in it is not quoted."""
+    with pytest.raises(ValueError, match=f"^{name}: ") as raised:
         WorkloadIdentityCredential(**OWN, **{name: value})  # type: ignore[arg-type]
+
+    assert "planted" not in str(raised.value)
+    assert raised.value.__context__ is None
 
 
 @pytest.mark.parametrize(

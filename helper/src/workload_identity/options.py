@@ -178,7 +178,13 @@ def _warn(name: str, known: Iterable[str]) -> None:
 
 def _checked(name: str, value: Any) -> Any:
     if name in _READERS:
-        return _READERS[name](value)
+        read, wanted = _READERS[name]
+        try:
+            return read(value)
+        except (TypeError, ValueError):
+            # Not chained, as its words may quote a password.
+            found = type(value).__name__ if read is _pairs else repr(value)
+        raise ValueError(f"{name}: wanted {wanted}; found {found}")
     kind = type(getattr(Options, name))
     if kind in {bool, str}:
         return kind(value)
@@ -194,16 +200,23 @@ def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
 def _mode(value: Any) -> str:
     mode = str(getattr(value, "value", value)).lower()  # azure-core has an enumeration for it
     if mode not in {"exponential", "fixed"}:
-        raise ValueError(f"retry_mode: wanted 'exponential' or 'fixed', found {value!r}")
+        raise ValueError(mode)
     return mode
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "connection_cert": lambda value: (value,) if isinstance(value, str) else tuple(value),
-    "connection_verify": lambda value: value,
-    "headers": _pairs,
-    "proxies": _pairs,
-    "retry_mode": _mode,
-    "retry_on_status_codes": lambda value: tuple(sorted({int(status) for status in value})),
-    "transport": lambda value: value,
+_READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "connection_cert": (
+        lambda value: (value,) if isinstance(value, str) else tuple(value),
+        "the path of a certificate, or those of a certificate and its key",
+    ),
+    "connection_verify": (lambda value: value, ""),
+    "headers": (_pairs, "values by name"),
+    "proxies": (_pairs, "URLs by scheme, such as {'https': 'http://host:3128'}"),
+    "retry_mode": (_mode, "'exponential' or 'fixed'"),
+    "retry_on_status_codes": (
+        lambda value: tuple(sorted({int(status) for status in value})),
+        "several statuses",
+    ),
+    "transport": (lambda value: value, ""),
 }
+"""What reads an option's value, and what it wants."""
