@@ -69,7 +69,7 @@ def test_tenants(tenant: str) -> None:
     assert valid_tenant(tenant) == tenant
 
 
-@pytest.mark.parametrize("tenant", ["", "../x", "a/b", "a b", "tenant\n", "é", "a?b", "٣", 7, None])
+@pytest.mark.parametrize("tenant", ["", ".", "..", "../x", "a/b", "a b", "a\n", "é", "a?b", "٣", 7, None])
 def test_malformed_tenant_is_refused(tenant: object) -> None:
     """Nothing else reaches a URL; the message says where a tenant id is found."""
     with pytest.raises(ValueError, match="az account show"):

@@ -116,7 +116,12 @@ def valid_tenant(tenant_id: object) -> str:
     Raises:
         ValueError: It is no GUID and no domain name, judged by its letters.
     """
-    if not isinstance(tenant_id, str) or not tenant_id or not _TENANT_LETTERS.issuperset(tenant_id):
+    # Dots alone would be another path.
+    if (
+        not isinstance(tenant_id, str)
+        or not tenant_id.strip(".")
+        or not _TENANT_LETTERS.issuperset(tenant_id)
+    ):
         raise ValueError(
             f"tenant id {tenant_id!r}: wanted a GUID or a domain name (letters, digits, '-' and '.'). The"
             " portal shows it under Microsoft Entra ID, Overview; `az account show --query tenantId` prints"

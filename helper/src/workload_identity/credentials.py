@@ -215,21 +215,24 @@ class Credential:
         # Who answers through another transport may be somebody else.
         identity = (*self._identity(), tenant.lower(), enable_cae, Identical(self._options.transport))
         now = self._clock.now()
+        # In this order: who replaces all of them, as for another person, replaces the cache last. So no place
+        # in a former one gets into a new one.
+        cache = self._cache
         hot = self._cae if enable_cae else self._plain
         plain = not tenant_id and all(isinstance(scope, str) for scope in asked)
-        slot = self._cache.slot(identity, frozenset(scopes), now, hot.get(asked) if plain else None)
+        slot = cache.slot(identity, frozenset(scopes), now, hot.get(asked) if plain else None)
         wide = None
         must = bool(claims) or not self._holds
         if not must:
-            if plain:
+            if plain and cache is self._cache:
                 if len(hot) >= _MOST_HOT:
                     hot.clear()
                 hot[asked] = slot
             if slot.held is None or slot.held.freshness(now) is OVER:
-                wide = self._cache.wider(identity, frozenset(scopes), now)
+                wide = cache.wider(identity, frozenset(scopes), now)
         return Order(
             f"{self._name()} for {' '.join(scopes)}",
-            cache=self._cache,
+            cache=cache,
             slot=slot,
             way=(declared, self._options, self._proxy, self._patience(), self._manner()),
             clock=self._clock,

@@ -194,8 +194,8 @@ class User(Credential):
             before, self._record = self._record, record
             if before is not None and before.home_account_id != record.home_account_id:
                 # Another person: what is held for the one before is not for them.
-                self._cache = TokenCache()
                 self._plain, self._cae = {}, {}
+                self._cache = TokenCache()
             signed_in.append(record)
         return found.held
 
