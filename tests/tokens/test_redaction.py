@@ -150,3 +150,14 @@ def test_backslashes_without_end(before: str, secret: str) -> None:
     text = before + "\\" * 1_000_000
 
     assert len(redacted(text, secret)) <= len(text) + 10
+
+
+def test_json_stays_json() -> None:
+    """Also where a text in it is JSON with a secret, as a refusal with a claims challenge has it."""
+    inner = json.dumps({"access_token": {"a": {"b": "planted"}}, "c": [1]})
+    twice = json.dumps({"claims": inner})
+    for text in ({"token": "planted"}, {"claims": inner, "password": 7}, {"claims": twice}):
+        shown = redacted(json.dumps(text))
+
+        assert json.loads(shown).keys() == text.keys()
+        assert "planted" not in shown

@@ -22,7 +22,7 @@ _NESTED = r"[\[{][^\]}]*[\]}]?"
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?"
 _ESCAPED = r"\\+\"(?:[^\"\\]|\\+[^\"\\])*(?:\\+\")?"
 _IN_JSON = re.compile(
-    rf"((?:(?<!\\)\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|{_NESTED}|[^\s,}}\]]+)",
+    rf"(((?<!\\)\\+\"|[\"'])(?:{_NAMES})(?:\\+\"|[\"'])\s*:\s*)(?:{_ESCAPED}|{_QUOTED}|{_NESTED}|[^\s,}}\]]+)",
     re.IGNORECASE,
 )
 _IN_FORM = re.compile(rf"\b((?:{_NAMES})=)[^\s&\"'<>]+", re.IGNORECASE)
@@ -56,7 +56,8 @@ def redacted(text: str, *secrets: str) -> str:
             text = re.sub(_notations(secret), MASK, text)
         elif secret:
             text = text.replace(secret, MASK)
-    text = _IN_JSON.sub(rf'\1"{MASK}"', text)
+    # Quoted as the name is: JSON in a text of JSON stays one.
+    text = _IN_JSON.sub(rf"\1\2{MASK}\2", text)
     text = _IN_FORM.sub(rf"\1{MASK}", text)
     text = _IN_HEADER.sub(rf"\1{MASK}", text)
     return _UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", _JWT.sub(MASK, text))
