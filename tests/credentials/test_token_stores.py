@@ -1,8 +1,11 @@
 """Tokens that outlive the process: stores that azure-identity writes and we read, and the other way round."""
 
+import json
+import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +162,39 @@ def test_store_that_is_damaged(
     assert first.token == second.token
     assert ("begun anew" in caplog.text) is bool(content)
     assert first.token in store(tmp_path).read_text()
+
+
+def test_lock_of_a_killed_process(
+    family: Family, people: EntraStandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is nobody's after a minute: without that everybody would wait for seconds, and store nothing."""
+    people.add_secret(CLIENT_ID, SECRET, tenant_id=TENANT_ID)
+    lock = store(tmp_path).with_name(f"{NAME}.nocae.lockfile")
+    lock.parent.mkdir()
+    lock.touch()
+    os.utime(lock, (time.time() - 70, time.time() - 70))
+
+    token = family.do(of_application(family).get_token, SCOPE)
+
+    assert token.token in store(tmp_path).read_text()
+    assert "not stored" not in caplog.text
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("odd", [{"cached_at": str(int(time.time()) + 86_400)}, {"secret": 7}])
+def test_stored_token_that_cannot_be_judged(
+    family: Family, people: EntraStandIn, tmp_path: Path, odd: dict[str, Any]
+) -> None:
+    """One of a time when the clock was wrong, or that is none, is asked anew."""
+    people.add_secret(CLIENT_ID, SECRET, tenant_id=TENANT_ID)
+    first = family.do(of_application(family).get_token, SCOPE)
+    stored = json.loads(store(tmp_path).read_text())
+    (entry,) = stored["AccessToken"].values()
+    entry |= {"expires_on": str(int(time.time()) + 90_000), **odd}
+    store(tmp_path).write_text(json.dumps(stored))
+
+    assert family.do(of_application(family).get_token, SCOPE).token != first.token
+    assert len(people.requests) == 2
 
 
 def test_store_that_cannot_be_read(

@@ -42,6 +42,8 @@ _LONGEST_CODE = 86_400
 _PENDING = frozenset({"authorization_pending", "slow_down"})
 _GOOD_FOR = 300
 """Seconds that a stored token must be good for yet."""
+_CLOCKS_DIFFER = 300
+"""Seconds by which the clock of who stored a token may be ahead of ours."""
 _OK = 200
 _REFUSED = 400
 _NOT_LOGGED = frozenset({"assertion", "code", "code_verifier", "device_code", "password", "refresh_token"})
@@ -164,9 +166,14 @@ class SharedStore:
 
 
 def held_of(entry: Mapping[str, Any], now: Instant) -> Held | None:
-    """Return the access token of a cache's entry with its dates; None for one that cannot be read."""
+    """Return the access token of a cache's entry with its dates; None for one that cannot be read.
+
+    Nor for one of the future: it was stored while a clock was wrong, so nobody knows when it ends.
+    """
     try:
         stored, ends = int(entry["cached_at"]), int(entry["expires_on"])
+        if stored > now.epoch + _CLOCKS_DIFFER or not isinstance(entry["secret"], str):
+            return None
         refresh_on = entry.get("refresh_on")
         return Held(
             entry["secret"],

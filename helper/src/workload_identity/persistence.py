@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from workload_identity.errors import ClientAuthenticationError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _DEFAULT_NAME = "msal.cache"
 _SERVICE = "Microsoft.Developer.IdentityService"
 _LABEL = "MSALCache"
+_ABANDONED = 60.0
+"""Seconds; who writes has a store locked for some thousandths of one."""
 _SUFFIXES = {False: ".nocae", True: ".cae"}
 
 
@@ -102,7 +105,8 @@ def opened(options: TokenCachePersistenceOptions, *, cae: bool) -> Any:
         ) from failure
     try:
         place = _persistence(msal_extensions, options, options.name + _SUFFIXES[cae])
-        return _Explaining.around(msal_extensions.PersistedTokenCache(place), options)
+        lock = f"{place.get_location()}.lockfile"
+        return _Explaining.around(msal_extensions.PersistedTokenCache(place, lock), options, lock)
     except ClientAuthenticationError:
         raise
     except Exception as failure:
@@ -119,15 +123,16 @@ class _Explaining:
     One that is damaged is nobody's: it counts as empty, and what is stored next begins it anew.
     """
 
-    def __init__(self, cache: Any, options: TokenCachePersistenceOptions) -> None:
+    def __init__(self, cache: Any, options: TokenCachePersistenceOptions, lock: str) -> None:
         self._search, self._modify, self._deserialize = cache.search, cache.modify, cache.deserialize
         self._options = options
+        self._lock = lock
         self._beginning_anew = False
 
     @classmethod
-    def around(cls, cache: Any, options: TokenCachePersistenceOptions) -> Any:
+    def around(cls, cache: Any, options: TokenCachePersistenceOptions, lock: str) -> Any:
         """Have a cache explain itself, and return it."""
-        explaining = cls(cache, options)
+        explaining = cls(cache, options, lock)
         cache.search, cache.modify = explaining.search, explaining.modify
         cache.deserialize = explaining.deserialize
         return cache
@@ -164,6 +169,7 @@ class _Explaining:
         """Do as the cache does; a store that cannot be written is no reason to have no token."""
         from workload_identity import records  # noqa: PLC0415 - few store tokens
 
+        _unlock(self._lock)
         try:
             try:
                 self._modify(*change, **how)
@@ -174,6 +180,15 @@ class _Explaining:
                 self._modify(*change, **how)
         except Exception as failure:  # noqa: BLE001 - a file system, or a system's keyring, may do anything here
             records.not_stored(_unusable(self._options, failure))
+
+
+def _unlock(lock: str) -> None:
+    """Remove the lock of a process that was killed as it wrote: all others would wait for it, for ever."""
+    try:
+        if time.time() - os.path.getmtime(lock) > _ABANDONED:  # noqa: PTH204 - pathlib is no light import
+            os.unlink(lock)  # noqa: PTH108 - likewise
+    except OSError:  # nobody's, as nearly always, or not ours to remove: then it is waited for
+        return
 
 
 def _unusable(options: TokenCachePersistenceOptions, failure: Exception) -> ClientAuthenticationError:
