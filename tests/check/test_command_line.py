@@ -105,7 +105,7 @@ def test_what_may_pass_is_looked_at_again(
 ) -> None:
     """After a change, operator and API servers need a moment: what is so for no longer is not told."""
     kind = "MutatingWebhookConfiguration"
-    never = [{"name": "never", "expression": "false"}]
+    never = [{"name": "unwired", "expression": "false"}]
     waited = list[float]()
     with ExitStack() as fault:
         fault.enter_context(

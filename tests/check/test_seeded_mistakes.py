@@ -396,8 +396,43 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
 
 @seed(OUTSIDE, "wiring-not-in-force", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    never = [{"name": "unwired", "expression": "false"}]
+    return on_webhook(patient, matchConditions=never)
+
+
+@seed(OUTSIDE, "object-edited", f"{MWC} {CONFIGURATION}", alone=True)
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    """So that no pod is wired, which is its consequence."""
     never = [{"name": "never", "expression": "false"}]
     return on_webhook(patient, matchConditions=never)
+
+
+@seed(OUTSIDE, "object-edited", f"{MWC} {CONFIGURATION}", alone=True)
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    more = {"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["a"]}]}
+    return on_webhook(patient, namespaceSelector=more)
+
+
+@seed(OUTSIDE, "object-edited", f"{MWC} {CONFIGURATION}", alone=True)
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    only = {"matchLabels": {**LABELS, "team": "a"}}
+    return on_webhook(patient, objectSelector=only)
+
+
+@seed(OUTSIDE, "validation-off", f"ValidatingAdmissionPolicy {RELEASE}", alone=True)
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    def change(found: dict[str, Any]) -> None:
+        found["spec"]["validations"][0]["expression"] = "true"
+
+    return patient.edited("ValidatingAdmissionPolicy", RELEASE, "", change)
+
+
+@seed(INSIDE, "validation-off", f"ValidatingAdmissionPolicy {RELEASE}")
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    def change(found: dict[str, Any]) -> None:
+        found["spec"]["matchConditions"].append({"name": "never", "expression": "false"})
+
+    return patient.edited("ValidatingAdmissionPolicy", RELEASE, "", change)
 
 
 @seed(OUTSIDE, "ca-bundle-wrong", f"{MWC} {CONFIGURATION}", alone=True)
@@ -613,6 +648,17 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
 @seed(INSIDE, "settings-invalid", f"Deployment {NAMESPACE}/{RELEASE}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return on_deployment(patient, argument("--webhook-configuration=another"))
+
+
+@seed(INSIDE, "settings-invalid", f"Deployment {NAMESPACE}/{RELEASE}", alone=True)
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    """Nobody would answer where the kubelet asks."""
+    return on_deployment(patient, argument("--health-addr=:9441"))
+
+
+@seed(INSIDE, "settings-invalid", f"Deployment {NAMESPACE}/{RELEASE}", alone=True)
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    return on_deployment(patient, argument("--declaration=another"))
 
 
 @seed(INSIDE, "tenant-invalid", f"Release {NAMESPACE}/{RELEASE}")

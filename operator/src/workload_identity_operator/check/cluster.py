@@ -114,6 +114,8 @@ class Cluster:
         issued: The public discovery document.
         issued_keys: The public key set.
         tenants: What Entra says of a tenant's id; by id.
+        rules: What the chart of this very program says in its ValidatingAdmissionPolicies whatever its values
+            are: parts of their specs, by the names that they have in a release of the usual name.
         now: The moment of looking, seconds since the epoch.
     """
 
@@ -133,6 +135,7 @@ class Cluster:
     issued: Fetched | None = None
     issued_keys: Fetched | None = None
     tenants: dict[str, Fetched] = field(default_factory=dict)
+    rules: Mapping[str, Json] = field(default_factory=dict)
     now: float = 0.0
     _index: dict[str, tuple[int, dict[tuple[str, str], Json]]] = field(default_factory=dict)
 

@@ -40,8 +40,8 @@ CODES: Final[Mapping[str, Code]] = {
     ),
     "object-edited": Code(
         "error",
-        "an object of the API server's policy is not as the release declares it",
-        "start the operator, which puts it right, or `helm upgrade`; change values, not objects",
+        "an object of the API server's policy, or the webhook's choice of pods, is not as the release has it",
+        "start the operator, which puts the policy right, or `helm upgrade`; change values, not objects",
     ),
     "settings-invalid": Code(
         "error",
@@ -63,8 +63,8 @@ CODES: Final[Mapping[str, Code]] = {
     ),
     "validation-off": Code(
         "warning",
-        "a ValidatingAdmissionPolicy of the release is not in force: mistakes in annotations are not told at "
-        "once, or the guard lets unwired pods through",
+        "a ValidatingAdmissionPolicy of the release is not in force, or not the chart's: mistakes in "
+        "annotations are not told at once, or the guard lets unwired pods through",
         "`helm upgrade` makes policy and binding anew",
     ),
     "peer-beside": Code(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from socket import create_connection
 from typing import Any, Final, TypeVar
@@ -264,7 +265,8 @@ def look(api: Api, how: Looking) -> tuple[Cluster, list[Release]]:
             advice = "log in" if refused.status else "see --kubeconfig and --context"
             raise CannotLook(f"{refused}: {advice}") from refused
         version = ""
-    eyes = _Eyes(api, how, Cluster(api.server, version, how.namespace, now=time.time()))
+    rules = json.loads((files("workload_identity_operator.check") / "rules.json").read_text(encoding="utf-8"))
+    eyes = _Eyes(api, how, Cluster(api.server, version, how.namespace, rules=rules, now=time.time()))
     eyes.look()
     cluster = eyes.cluster
     if not cluster.objects:

@@ -6,10 +6,11 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from workload_identity_operator import clouds, contract
+from workload_identity_operator import __version__, clouds, contract
 from workload_identity_operator.accounts import LOOKUP_TIMEOUT
 from workload_identity_operator.check.annotations import Keys
 from workload_identity_operator.check.certificate import certificate_faults, validity_faults
@@ -25,7 +26,12 @@ from workload_identity_operator.check.cluster import (
 from workload_identity_operator.check.findings import Finding, Object, Unseen
 from workload_identity_operator.check.rights import told
 from workload_identity_operator.compiling import compile_identities
-from workload_identity_operator.declared import DeclarationUnreadable, difference, read_declaration
+from workload_identity_operator.declared import (
+    DeclarationUnreadable,
+    difference,
+    read_declaration,
+    settings_checksum,
+)
 from workload_identity_operator.errors import SettingsInvalid, quoted
 from workload_identity_operator.identity import SHAPES
 from workload_identity_operator.releases import UNLABELLED_ONLY, is_of_chart, left_to, peer_among
@@ -38,11 +44,16 @@ BINDING: Final = "MutatingAdmissionPolicyBinding"
 RULES: Final = "ValidatingAdmissionPolicy"
 RULES_BINDING: Final = "ValidatingAdmissionPolicyBinding"
 _GUARD: Final = "-guard"
+_MOST_TOLD: Final = 3
 _WRITES: Final = "see whether the operator runs, and its log"
 _HELM: Final = "helm upgrade (from Helm 4 on with --force-conflicts), or apply the manifests again"
 _LABELLED: Final = {contract.USE_LABEL: "true"}
 _ENDPOINT: Final = re.compile(re.escape(contract.USE_LABEL) + r"-[-A-Za-z0-9_.]*[A-Za-z0-9]")
 _ENFORCER: Final = "admissions.enforcer/disabled"
+_ENFORCED: Final = "control-plane"
+"""Label of namespaces about which AKS's enforcer adds a term to webhooks."""
+_UNWIRED: Final = "unwired"
+"""The one matchCondition of the chart's webhook, beside its policy."""
 _ON_AKS: Final = re.compile(
     r"https://([^/]+\.)?(oic\.prod-aks\.azure\.com|oidc\.prod-aks\.azure\.com|azmk8s\.io)[:/]"
 )
@@ -348,6 +359,8 @@ def _webhook_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
             f"objectSelector {json.dumps(selector or {})}",
             _HELM,
         )
+    elif told := ", ".join(_edits_of_webhook(cluster, release, webhook)):
+        yield Finding("object-edited", about, _AS_ELSEWHERE, told, _HELM)
     namespaces = cluster.all("Namespace")
     if namespaces and all(release.leaves_out(one) for one in namespaces):
         yield Finding(
@@ -360,6 +373,44 @@ def _webhook_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
     yield from _manner_findings(cluster, release, webhook)
     yield from _call_findings(cluster, release, webhook.get("clientConfig") or {})
     yield from _unlabelled_findings(cluster, release)
+
+
+_AS_ELSEWHERE: Final = "the chart's matchConditions, and selectors as in the other objects of the release"
+
+
+def _edits_of_webhook(cluster: Cluster, release: Release, webhook: Json) -> Iterator[str]:
+    """Yield what of the webhook's choice of pods is not the chart's, which makes it in several objects."""
+    others = [one["name"] for one in webhook.get("matchConditions") or () if one["name"] != _UNWIRED]
+    if others:
+        yield f"matchConditions {', '.join(map(quoted, others))}"
+    if (where := webhook.get("namespaceSelector")) and _differs(where, _namespaces(cluster, release)):
+        yield f"namespaceSelector {quoted(json.dumps(where), 300)}"
+    policy = _declared_policy(cluster, release.name, release.namespace)
+    pods = policy and (policy["spec"].get("matchConstraints") or {}).get("objectSelector")
+    selector = webhook.get("objectSelector")
+    if pods is not None and _terms(selector, contract.USE_LABEL) != _terms(pods, contract.USE_LABEL):
+        yield f"objectSelector {quoted(json.dumps(selector), 300)}"
+
+
+def _namespaces(cluster: Cluster, release: Release) -> Json | None:
+    """Return which namespaces the release means: as its policy is declared, else as its rules are."""
+    policy = _declared_policy(cluster, release.name, release.namespace) or cluster.one(RULES, release.name)
+    constraints = ((policy or {}).get("spec") or {}).get("matchConstraints") or {}
+    found: Json | None = constraints.get("namespaceSelector")
+    return found
+
+
+def _differs(selector: Json, wanted: Json | None) -> bool:
+    """Whether namespaces are chosen otherwise, but for what AKS's enforcer adds to webhooks."""
+    return wanted is not None and _terms(selector, _ENFORCED) != _terms(wanted, _ENFORCED)
+
+
+def _terms(selector: Json | None, but: str) -> list[str]:
+    """Return the terms of a label selector but for those about a key, in one order."""
+    found = selector or {}
+    labels = [f"{key}={value}" for key, value in (found.get("matchLabels") or {}).items() if key != but]
+    terms = (one for one in found.get("matchExpressions") or () if one["key"] != but)
+    return sorted([*labels, *(json.dumps(one, sort_keys=True) for one in terms)])
 
 
 def _manner_findings(cluster: Cluster, release: Release, webhook: Json) -> Iterator[Finding]:
@@ -685,7 +736,7 @@ def unlike(kind: str, declared: Json, live: Json) -> str:
             (declared.get("spec") or {}).get(key), (live.get("spec") or {}).get(key), f"spec.{key}", key
         )
     ]
-    return ", ".join(found[:3])
+    return ", ".join(found[:_MOST_TOLD])
 
 
 def _unlike(wanted: Any, found: Any, path: str, key: str) -> Iterator[str]:
@@ -724,6 +775,30 @@ def _validation_findings(cluster: Cluster, release: Release) -> Iterator[Finding
                 found,
                 _HELM,
             )
+        elif where := ", ".join(_edits_of_rules(cluster, release, policy)):
+            yield Finding(
+                "validation-off",
+                Object(RULES, name),
+                "as the chart has it",
+                f"something else in {where}",
+                _HELM,
+            )
+
+
+def _edits_of_rules(cluster: Cluster, release: Release, policy: Json) -> Iterator[str]:
+    """Yield in what a ValidatingAdmissionPolicy is not the chart's; nothing of another version's."""
+    suffix = policy["metadata"]["name"].removeprefix(release.name)
+    wanted, spec = cluster.rules.get(contract.RELEASE_NAME + suffix), policy["spec"]
+    if wanted and release.version == __version__:
+        constraints = spec.get("matchConstraints") or {}
+        live = {**spec, "matchConstraints": {"resourceRules": constraints.get("resourceRules")}}
+        keys = sorted(wanted.keys() | live.keys())
+        differences = (
+            one for key in keys for one in _unlike(wanted.get(key), live.get(key), f"spec.{key}", key)
+        )
+        yield from islice(differences, _MOST_TOLD)
+        if _differs(constraints.get("namespaceSelector") or {}, _namespaces(cluster, release)):
+            yield "spec.matchConstraints.namespaceSelector"
 
 
 def _deployment_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
@@ -778,23 +853,36 @@ def _misled(cluster: Cluster, release: Release, where: Object) -> Iterator[Findi
     settings = release.settings
     if settings is None or not release.certain:
         return
+    name = f"{release.name}-declared"
     told = {
         "--webhook-configuration": (release.configuration_name, settings.webhook_configuration),
         "POD_NAMESPACE": (release.namespace, settings.namespace),
+        "--declaration": (name, settings.declaration),
     }
+    checksum = settings_checksum(cluster.one("ConfigMap", name, release.namespace))
+    if checksum and settings.checksum:
+        told["--settings-checksum"] = (checksum, settings.checksum)
     called = ((release.webhook or {}).get("clientConfig") or {}).get("service") or {}
     service = cluster.one("Service", called.get("name", ""), called.get("namespace", "")) or {"spec": {}}
     for port in service["spec"].get("ports") or ():
         if port["port"] == called.get("port", 443):
-            target = _port_of(release.deployment or {}, port.get("targetPort", port["port"]))
-            if target is not None:
-                told["--listen"] = (f"port {target}, where the Service leads", f"port {settings.listen.port}")
-                if target == settings.listen.port:
-                    del told["--listen"]
+            told |= _elsewhere(
+                release, "--listen", port.get("targetPort", port["port"]), settings.listen.port
+            )
+    told |= _elsewhere(release, "--health-addr", "health", settings.health.port)
+    told |= _elsewhere(release, "--metrics-addr", "metrics", settings.metrics.port)
     for name, (wanted, found) in told.items():
         if wanted != found:
             change = "take it out of the Deployment: helm upgrade"
             yield Finding("settings-invalid", where, f"{name}: {wanted}", found, change)
+
+
+def _elsewhere(release: Release, flag: str, target: int | str, port: int) -> dict[str, tuple[str, str]]:
+    """Return what was wanted of a flag and what was found, where it has not the port that others look at."""
+    wanted = _port_of(release.deployment or {}, target)
+    if wanted in {None, port}:
+        return {}
+    return {flag: (f"port {wanted}, where others look", f"port {port}")}
 
 
 def _port_of(deployment: Json, target: int | str) -> int | None:

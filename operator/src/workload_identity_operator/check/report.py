@@ -38,7 +38,14 @@ _CAUSES: Final[Mapping[str, frozenset[str]]] = {
     "webhook-fails": _CALL,
     "wiring-not-in-force": _CALL
     | _POLICY
-    | {f"object-missing {MWC}", "webhook-not-called", "webhook-fails", "rights-missing", "settings-invalid"},
+    | {
+        f"object-missing {MWC}",
+        f"object-edited {MWC}",
+        "webhook-not-called",
+        "webhook-fails",
+        "rights-missing",
+        "settings-invalid",
+    },
     "policy-not-in-force": _POLICY,
     "replicas-unavailable": frozenset({"webhook-without-endpoints"}),
 }

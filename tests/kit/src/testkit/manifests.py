@@ -1,5 +1,6 @@
 """What the repository keeps of the chart, for people who read it there: made anew by `make manifests`.
 
+`check/rules.json` in the operator is what `check` compares the validating policies of a cluster with.
 `manifests/install.yaml` is the chart rendered with its default values, for `envsubst | kubectl apply` on any
 cluster; `manifests/policy.yaml` adds what only newer API servers take; the chart's README.md has a table of
 values.yaml, docs/check.md one of what `check` finds.
@@ -95,7 +96,9 @@ def made_files() -> dict[Path, str]:
     readme = CHART / "README.md"
     values = read_values((CHART / "values.yaml").read_text(encoding="utf-8"))
     findings = ROOT / "docs" / "check.md"
+    policies = rendered({"engine": "webhook", "guard": True}, tests=False)
     return {
+        ROOT / "operator/src/workload_identity_operator/check/rules.json": rules_of(policies),
         findings: with_table(findings.read_text(encoding="utf-8"), table_of_findings(), "findings"),
         ROOT / "manifests" / "install.yaml": static(rendered({"engine": "webhook"}, tests=False)),
         ROOT / "manifests" / "policy.yaml": static_policy(rendered({"engine": "policy"}, tests=False)),
@@ -138,6 +141,19 @@ def static(rendering: str) -> str:
         if not times:
             raise ValueError(f"the rendered chart has no {found!r} to replace by {instead!r}")
     return "\n---\n\n".join([HEADER, *_documents(rendering)])
+
+
+def rules_of(rendering: str) -> str:
+    """Return what the validating policies of a rendering say whatever the values, as JSON by their names."""
+    found = {
+        one["metadata"]["name"]: {
+            **{key: value for key, value in one["spec"].items() if key != "matchConstraints"},
+            "matchConstraints": {"resourceRules": one["spec"]["matchConstraints"]["resourceRules"]},
+        }
+        for one in yaml.safe_load_all(rendering)
+        if one and one["kind"] == "ValidatingAdmissionPolicy"
+    }
+    return json.dumps(found, indent=2, sort_keys=True) + "\n"
 
 
 def static_policy(rendering: str) -> str:
