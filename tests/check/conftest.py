@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from testkit.ailments import CopiedIssuer, Patient, patient_of, trusting
+from testkit.ailments import SECRET, CopiedIssuer, Patient, patient_of, trusting
 from testkit.binaries import provide
 from testkit.control_plane import ControlPlane
 from testkit.installation import CONFIGURATION, NAMESPACE, RELEASE, free_port, install_chart, operator_running
@@ -66,6 +66,7 @@ def inside(pytestconfig: pytest.Config) -> Iterator[Patient]:
         "engine": "webhook",
         "selection": "label",
         "customTokenEndpoint": endpoint,
+        "certificateSecret": SECRET,
     }
     with ControlPlane() as plane:
         plane.helm(
@@ -103,5 +104,5 @@ def _be_the_operator(patient: Patient) -> None:
     path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{RELEASE}/status"
     patient.api.call("PUT", path, body=deployment)
     data = {key: b64encode(value).decode() for key, value in certificate.as_secret().items()}
-    patient.edit("Secret", f"{RELEASE}-certificate", NAMESPACE, lambda found: found.update(data=data))
+    patient.edit("Secret", SECRET, NAMESPACE, lambda found: found.update(data=data))
     patient.edit("MutatingWebhookConfiguration", CONFIGURATION, "", trusting(certificate.authority))

@@ -16,7 +16,7 @@ import trustme
 from aiohttp import web
 
 from testkit import loopback
-from testkit.ailments import Patient, Place, trusting
+from testkit.ailments import SECRET, Patient, Place, trusting
 from testkit.installation import CONFIGURATION, NAMESPACE, RELEASE
 from testkit.neighbours import installed, peer_configuration
 from testkit.workloads import CLIENT, LABELS, eventually, pod
@@ -731,7 +731,7 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
 @contextmanager
 def in_secret(patient: Patient, names: list[str], now: datetime) -> Iterator[None]:
     """Have another certificate in the operator's Secret, and its authority in caBundle."""
-    certificate, secret = issue(names, now), f"{RELEASE}-certificate"
+    certificate, secret = issue(names, now), SECRET
     data = {key: b64encode(value).decode() for key, value in certificate.as_secret().items()}
     with (
         patient.edited("Secret", secret, NAMESPACE, lambda found: found.update(data=data)),
@@ -740,25 +740,25 @@ def in_secret(patient: Patient, names: list[str], now: datetime) -> Iterator[Non
         yield
 
 
-@seed(INSIDE, "certificate-expired", f"Secret {NAMESPACE}/{RELEASE}-certificate")
+@seed(INSIDE, "certificate-expired", f"Secret {NAMESPACE}/{SECRET}")
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return in_secret(patient, [SERVICE], datetime.now(UTC) - timedelta(days=366))
 
 
-@seed(INSIDE, "certificate-expires-soon", f"Secret {NAMESPACE}/{RELEASE}-certificate", alone=True)
+@seed(INSIDE, "certificate-expires-soon", f"Secret {NAMESPACE}/{SECRET}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return in_secret(patient, [SERVICE], datetime.now(UTC) - timedelta(days=360))
 
 
-@seed(INSIDE, "certificate-name-wrong", f"Secret {NAMESPACE}/{RELEASE}-certificate", alone=True)
+@seed(INSIDE, "certificate-name-wrong", f"Secret {NAMESPACE}/{SECRET}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return in_secret(patient, ["elsewhere.example.svc"], datetime.now(UTC))
 
 
-@seed(INSIDE, "certificate-unusable", f"Secret {NAMESPACE}/{RELEASE}-certificate", alone=True)
+@seed(INSIDE, "certificate-unusable", f"Secret {NAMESPACE}/{SECRET}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     data = {"tls.crt": b64encode(b"not a certificate").decode()}
-    secret = f"{RELEASE}-certificate"
+    secret = SECRET
     return patient.edited("Secret", secret, NAMESPACE, lambda found: found.update(data=data))
 
 

@@ -429,6 +429,10 @@ class _Eyes:
                 self._get("ServiceAccount", f"{inside}/serviceaccounts/{account}")
         for name in names:
             self._get("ConfigMap", f"{inside}/configmaps/{name}")
+        # Of the settings, only now known, are the names of others.
+        (release,) = (
+            one for one in releases_of(self.cluster, self._how.flags_of) if one.name == release.name
+        )
         self._look_at_rights(release, account)
         if (secret := secret_of(release)) and (found := self._get("Secret", f"{inside}/secrets/{secret}")):
             found["data"] = {"tls.crt": (found.get("data") or {}).get("tls.crt", "")}

@@ -601,6 +601,12 @@ def keeps_certificate(release: Release) -> bool:
     }
 
 
+def _given(container: Json, flag: str) -> str:
+    """Return the value of a flag as the chart writes it, whether or not all the others can be used."""
+    found = [one.partition("=")[2] for one in _arguments(container) if one.lstrip("-").startswith(f"{flag}=")]
+    return found[-1] if found else ""
+
+
 def _arguments(container: Json) -> list[str]:
     return [str(one) for one in container.get("args") or ()]
 
@@ -609,10 +615,9 @@ def secret_of(release: Release) -> str:
     """Return the name of the Secret with the serving certificate; "" where nobody in the cluster has one."""
     if release.deployment is None:
         return "" if release.outside else f"{release.name}-certificate"
+    operator = _operator_of(release.deployment)
     if not keeps_certificate(release):
-        operator = _operator_of(release.deployment)
-        given = [one.partition("=")[2] for one in _arguments(operator) if "webhook-cert-dir=" in one]
-        folder = given[-1] if given else Flags().webhook_cert_dir
+        folder = _given(operator, "webhook-cert-dir") or Flags().webhook_cert_dir
         mounts = {one["name"] for one in operator.get("volumeMounts") or () if one["mountPath"] == folder}
         volumes = release.deployment["spec"]["template"]["spec"].get("volumes") or ()
         return next(
@@ -620,7 +625,7 @@ def secret_of(release: Release) -> str:
         )
     if release.certain and release.settings:
         return release.settings.certificate_secret
-    return f"{release.name}-certificate"
+    return _given(operator, "certificate-secret") or f"{release.name}-certificate"
 
 
 def declares_policy(cluster: Cluster, release: Release) -> bool:

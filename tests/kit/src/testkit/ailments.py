@@ -21,6 +21,9 @@ Manifest: TypeAlias = dict[str, Any]
 Told: TypeAlias = set[tuple[str, str]]
 """Codes of findings, and what they are about."""
 
+SECRET = "serving"
+"""With the serving certificate, where the operator is in the cluster: not what it is called by itself."""
+
 PATIENCE = 40
 """Seconds until an API server and an operator under load have taken note of everything."""
 
