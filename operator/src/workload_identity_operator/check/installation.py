@@ -380,6 +380,8 @@ _AS_ELSEWHERE: Final = "the chart's matchConditions, and selectors as in the oth
 
 def _edits_of_webhook(cluster: Cluster, release: Release, webhook: Json) -> Iterator[str]:
     """Yield what of the webhook's choice of pods is not the chart's, which makes it in several objects."""
+    if release.version != __version__:
+        return  # another chart's may be another
     others = [one["name"] for one in webhook.get("matchConditions") or () if one["name"] != _UNWIRED]
     if others:
         yield f"matchConditions {', '.join(map(quoted, others))}"
