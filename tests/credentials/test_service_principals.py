@@ -416,7 +416,7 @@ def test_assertion_is_what_entra_asks_for(family: Family, endpoint: Any, issued:
 
 
 def test_adfs_gets_what_it_knows(family: Family, endpoint: Any, issued: Issued) -> None:
-    """RS256 and SHA-1, at ADFS' own path, which has no version; another tenant of a call is not asked."""
+    """RS256 and SHA-1, at ADFS' own path; another tenant of a call is not asked."""
     paths = []
     grant = endpoint.answers[0]
 
@@ -431,8 +431,8 @@ def test_adfs_gets_what_it_knows(family: Family, endpoint: Any, issued: Issued) 
     text = endpoint.forms[0]["client_assertion"]
     assert claims(text, 0)["alg"] == "RS256"
     assert claims(text, 0).keys() == {"alg", "typ", "x5t"}
-    assert claims(text)["aud"] == f"{endpoint.address}/adfs/oauth2/token"
-    assert paths == ["/adfs/oauth2/token"]
+    assert claims(text)["aud"] == f"{endpoint.address}/adfs/oauth2/v2.0/token"
+    assert paths == ["/adfs/oauth2/v2.0/token"]
 
 
 def test_chain_is_trusted_by_name(family: Family, entra: EntraStandIn) -> None:

@@ -129,9 +129,8 @@ class Granted(Value):
 
 
 def token_url(authority: str, tenant_id: str) -> str:
-    """Return where tokens of a tenant are asked for; ADFS, which is called a tenant, has one version only."""
-    version = "" if tenant_id == "adfs" else "/v2.0"
-    return f"{authority}/{tenant_id}/oauth2{version}/token"
+    """Return where tokens of a tenant are asked for; of ADFS too, as azure-identity's aio family does."""
+    return f"{authority}/{tenant_id}/oauth2/v2.0/token"
 
 
 def by_assertion(assertion: str) -> Mapping[str, str]:
