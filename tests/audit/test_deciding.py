@@ -13,6 +13,7 @@ from workload_identity_operator.healing import (
     by_hand,
     has_failed,
     holds_up,
+    is_as_before,
     is_complete,
     mode_for,
     obstacle,
@@ -209,6 +210,20 @@ def test_a_roll_out_that_was_given_up_is_told_from_the_one_before() -> None:
 
 
 @pytest.mark.parametrize(
+    ("now", "before", "same"),
+    [
+        (daemon_set(numberAvailable=3), daemon_set(numberAvailable=3), True),
+        (daemon_set(numberAvailable=2), daemon_set(numberAvailable=3), False),
+        (deployment(availableReplicas=3), deployment(availableReplicas=2), True),
+        (stateful_set(availableReplicas=0), stateful_set(availableReplicas=0), False),
+    ],
+)
+def test_pods_that_were_missing_before(now: Json, before: Json, same: bool) -> None:
+    """A roll-out is not to blame for them; where none is left to compare with, it may be."""
+    assert is_as_before(now, before) is same
+
+
+@pytest.mark.parametrize(
     ("spec", "seconds"),
     [
         ({}, 0),
@@ -250,6 +265,7 @@ def test_paths_for_owners() -> None:
     ("version", "workload", "words"),
     [
         ("apps/v1", deployment(), "kubectl rollout restart deployment web --namespace shop"),
+        ("apps/v1", deployment({"paused": True}), "delete these pods"),
         ("apps/v1", {"kind": "Deployment"}, "kubectl rollout restart deployment web --namespace shop"),
         ("apps/v1", stateful_set(), "kubectl rollout restart statefulset web --namespace shop"),
         ("apps/v1", stateful_set({"updateStrategy": {"type": "OnDelete"}}), "delete these pods"),

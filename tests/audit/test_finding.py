@@ -97,6 +97,54 @@ def test_the_event_says_what_to_do(inside: Namespace) -> None:
     assert f"kubectl rollout restart deployment web --namespace {inside.name}" in note
 
 
+def test_a_paused_deployment_is_told_of(inside: Namespace) -> None:
+    """The Event does not advise a restart that kubectl refuses."""
+    inside.account("web")
+    inside.create(workload("Deployment", "web", "web", replicas=1))
+    eventually(lambda: pods_of(inside, "web"), WITHIN)
+    inside.kubectl("rollout", "pause", "deployment", "web")
+
+    annotate(inside, "web", f"{contract.CLIENT_ID}={CLIENT}")
+
+    note = eventually(lambda: events_of(inside, "Deployment", "web").get("PodsUnwired"), WITHIN)
+    assert note.endswith(
+        "to mend it: delete these pods, and it makes new ones; a restart would not, since its roll-outs are "
+        "paused"
+    )
+
+
+def test_what_a_custom_resource_made_is_told_of_itself(inside: Namespace) -> None:
+    """A StatefulSet can be restarted, whoever made it; who made a Job is the one to make it anew."""
+    uid = "11111111-1111-1111-1111-111111111111"
+    maker = {"apiVersion": "example.com/v1", "kind": "Maker", "name": "it", "uid": uid, "controller": True}
+    inside.account("web")
+    parallel = {"podManagementPolicy": "Parallel"}
+    made = workload("StatefulSet", "set", "web", replicas=1, spec=parallel), workload("Job", "job", "web")
+    for manifest in made:
+        manifest["metadata"]["ownerReferences"] = [maker]
+        inside.create(manifest)
+    eventually(lambda: pods_of(inside, "set") and pods_of(inside, "job"), WITHIN)
+
+    annotate(inside, "web", f"{contract.CLIENT_ID}={CLIENT}")
+
+    note = eventually(lambda: events_of(inside, "StatefulSet", "set").get("PodsUnwired"), WITHIN)
+    assert "kubectl rollout restart statefulset" in note
+    note = eventually(lambda: events_of(inside, "Maker", "it").get("PodsUnwired"), WITHIN)
+    assert note.startswith("1 of its pods (job-")
+
+
+def test_pods_whose_service_account_is_gone_are_not_to_be_made_anew(inside: Namespace) -> None:
+    """None could be made without it: whoever followed the advice to restart would lose those that run."""
+    inside.account("web", {contract.CLIENT_ID: CLIENT})
+    inside.create(workload("Deployment", "web", "web", labels=LABELS))
+    eventually(lambda: len(pods_of(inside, "web")) == 2, WITHIN)
+
+    inside.kubectl("delete", "serviceaccount", "web")
+
+    note = eventually(lambda: events_of(inside, "Deployment", "web").get("PodsOutdated"), WITHIN)
+    assert note.endswith("runs as ServiceAccount web, which is not there: no pod like it can be made")
+
+
 def test_table_shows_it(served: Served, inside: Namespace) -> None:
     """`kubectl get pw -A` shows how many pods are wired, unwired and outdated."""
     inside.account("web")

@@ -7,12 +7,15 @@ from typing import Any, cast
 import pytest
 
 from testkit.cases import ENVIRONMENT
-from workload_identity_operator import contract, events, healer
+from workload_identity_operator import auditor, contract, events, healer
+from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.audit import Finding, Rules, State
-from workload_identity_operator.auditor import Found, Owner, Reach
+from workload_identity_operator.auditor import Auditor, Found, Owner, Reach
+from workload_identity_operator.following import pause_after
 from workload_identity_operator.healing import Plan, by_hand
-from workload_identity_operator.kube import ApiError
+from workload_identity_operator.kube import ApiError, KubeApi
 from workload_identity_operator.metrics import Metrics
+from workload_identity_operator.podwirings import PodWirings
 from workload_identity_operator.settings import Flags, read_settings
 
 
@@ -35,6 +38,13 @@ class Api:
             raise error
 
 
+class Audited(Auditor):
+    """Knows what is configured, and nothing else."""
+
+    def __init__(self) -> None:
+        self.reach = Reach({}, {}, label_only=False, plan=Plan("restart", 0))
+
+
 class Lease:
     """Remembers a roll-out that the replica before waited for."""
 
@@ -54,7 +64,7 @@ class Lease:
 def take_over(api: object, lease: Lease) -> Metrics:
     """Run a healer until it has done with the roll-out of before; return what it counted."""
     unused, metrics = cast("Any", None), Metrics()
-    one = healer.Healer(cast("Any", api), cast("Any", lease), unused, unused, metrics, unused)
+    one = healer.Healer(cast("Any", api), cast("Any", lease), unused, unused, metrics, Audited())
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(one.run())
     return metrics
@@ -159,9 +169,10 @@ class Cluster:
     replicas = 1
     unheard_of = ""
 
-    def __init__(self, *, answers: bool = True, forgets: bool = True) -> None:
+    def __init__(self, *, answers: bool = True, tells: bool = True) -> None:
         self.answers = answers
-        self.forgets = forgets
+        self.tells = tells
+        self.before = ""
         self.available = itertools.cycle((1,))
         self.restarted: dict[str, dict[str, Any]] = {}
         self.faulty: list[Owner] = []
@@ -172,6 +183,8 @@ class Cluster:
         name = path.rpartition("/")[2]
         if name == self.unheard_of:
             raise LookupError(name)
+        if path in self.before and not self.restarted:
+            self.waited.set()
         counts = {"replicas": self.replicas, "updatedReplicas": self.replicas}
         counts["availableReplicas"] = next(self.available)
         template = {"metadata": self.restarted.get(name, {}), "spec": {"containers": [{"name": "app"}]}}
@@ -202,14 +215,12 @@ class Cluster:
         """Take an Event."""
 
     async def remembered(self) -> str:
-        """Return that no roll-out is waited for."""
-        return ""
+        """Return the roll-out that whoever healed before waited for."""
+        return self.before
 
     async def remember(self, what: str) -> None:
-        """Take the roll-out that is waited for; forget it only if told to."""
-        if not what and not self.forgets:
-            self.waited.set()
-            raise ApiError("forbidden", 403)
+        """Take the roll-out that is waited for."""
+        self.before = what
 
     def may_wire(self, _: str) -> bool:
         """Return that pods are wired."""
@@ -223,11 +234,13 @@ class Cluster:
         """Take that something was done."""
 
     async def examine(self, _: str, __: object) -> Found:
-        """Return who has faulty pods; after a restart say that they may not be listed."""
-        if self.restarted:
-            self.waited.set()
+        """Return who has faulty pods; after a restart none, or that they may not be listed."""
+        if not self.restarted:
+            return Found({}, {one.reference["uid"]: one for one in self.faulty})
+        self.waited.set()
+        if not self.tells:
             raise ApiError("forbidden", 403)
-        return Found({}, {one.reference["uid"]: one for one in self.faulty})
+        return Found({}, {})
 
 
 def test_what_was_so_before_is_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,16 +257,46 @@ def test_what_was_so_before_is_no_progress(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["answered", "unanswered"])
-@pytest.mark.parametrize("forgets", [True, False], ids=["pods-unseen", "lease-unwritten"])
+@pytest.mark.parametrize("tells", [True, False], ids=["pods-seen", "pods-unseen"])
 def test_restarts_are_spaced_whatever_goes_wrong_after_one(
-    monkeypatch: pytest.MonkeyPatch, *, answers: bool, forgets: bool
+    monkeypatch: pytest.MonkeyPatch, *, answers: bool, tells: bool
 ) -> None:
-    """What is stored is a restart, whether or not the API server said so, and whatever it says then."""
+    """What is stored is a restart, whether or not the API server said so, and whatever it says then.
+
+    As long as the pause after it lasts the Lease says so: whoever comes next holds it too.
+    """
     monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
-    cluster = Cluster(answers=answers, forgets=forgets)
+    cluster = Cluster(answers=answers, tells=tells)
     cluster.faulty = [owner(UNWIRED), owner(UNWIRED, name="api")]
 
     assert asyncio.run(restarted(cluster, cluster.faulty)) == ["api"]
+    assert cluster.before == "/apis/apps/v1/namespaces/a/deployments/api api"
+
+
+def test_the_pause_after_somebody_elses_roll_out_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waited for it before had it held too."""
+    monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
+    cluster = Cluster()
+    cluster.before = "/apis/apps/v1/namespaces/a/deployments/web web"
+    cluster.faulty = [owner(UNWIRED, name="api")]
+
+    assert asyncio.run(restarted(cluster, cluster.faulty)) == []
+
+
+def test_a_pod_that_was_missing_before_makes_no_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a node is down the roll-out never ends; all pods that can be there are, and are wired."""
+    monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(healer, "STUCK_AFTER", 0.01)
+    cluster = Cluster()
+    cluster.replicas, cluster.available = 2, itertools.cycle((1,))
+    cluster.faulty = [owner(UNWIRED)]
+
+    with caplog.at_level("INFO"):
+        assert asyncio.run(restarted(cluster, cluster.faulty)) == ["web"]
+
+    assert "Deployment a/web is healed" in caplog.text
 
 
 def test_an_owner_that_cannot_be_understood_keeps_nobody_from_being_healed(
@@ -277,6 +320,73 @@ def test_who_was_healed_by_hand_is_not_restarted_again(monkeypatch: pytest.Monke
     cluster.faulty = [owner(UNWIRED)]
 
     assert asyncio.run(restarted(cluster, [owner(UNWIRED), owner(UNWIRED, name="api")])) == ["web"]
+
+
+def test_an_audit_that_fails_is_tried_again_ever_more_seldom() -> None:
+    """A right that is gone is not asked for every ten seconds; however long, it is asked for."""
+    pauses = [pause_after(failures, auditor.RETRY_AFTER, auditor.EVERY) for failures in (1, 2, 7, 8, 100_000)]
+
+    assert pauses == [10, 20, 640, 900, 900]
+
+
+class Crowded(KubeApi):
+    """Has namespaces with so many pods, which have ended: there is nothing to find; counts its listings."""
+
+    def __init__(self, **pods: int) -> None:
+        self.crowds = pods
+        self.limits: dict[str, list[int]] = {namespace: [] for namespace in pods}
+        self.listed = asyncio.Event()
+
+    async def _call(self, *asked: str, **how: Any) -> dict[str, Any]:
+        namespace, resource = asked[1].split("/")[-2:]
+        if resource != "pods" or namespace not in self.crowds:
+            return {"metadata": {}, "items": []}
+        query = how["query"]
+        begin, limit = int(query.get("continue", 0)), int(query["limit"])
+        self.limits[namespace].append(limit)
+        if namespace == "few":
+            self.listed.set()
+        end = min(begin + limit, self.crowds[namespace])
+        item = {"metadata": {}, "spec": {}, "status": {"phase": "Succeeded"}}
+        following = {"continue": str(end)} if end < self.crowds[namespace] else {}
+        return {"metadata": following, "items": [item] * (end - begin)}
+
+
+async def test_pages_grow_with_the_namespace() -> None:
+    """Each costs the API server time in proportion to all there are; few pods need little memory."""
+    api = Crowded(a=50_000, b=999)
+
+    counts = [sum([len(page) async for page in api.pods(namespace)]) for namespace in ("a", "b")]
+
+    assert counts == [50_000, 999]
+    assert api.limits["b"] == [100] * 10
+    assert api.limits["a"][:10] == [100] * 10
+    assert max(api.limits["a"]) == 500
+    assert len(api.limits["a"]) < 130
+
+
+async def test_a_crowd_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changes ServiceAccounts all the time has few pods listed each time, but not many."""
+    monkeypatch.setattr(auditor, "SETTLE", 0.0)
+    monkeypatch.setattr(auditor, "REST_PER_POD", 60.0)
+    api, settings = Crowded(few=0, many=100), read_settings(Flags(), ENVIRONMENT)
+    accounts = Accounts(api.service_account, lambda _: None)
+    for namespace in api.crowds:
+        accounts.put(namespace, "web", {contract.CLIENT_ID: "11111111-2222-3333-4444-555555555555"})
+    one = Auditor(api, accounts, settings, Metrics(), PodWirings(api, accounts, settings), lambda: True)
+    webhook = {"name": contract.WEBHOOK_NAME}
+    configuration = {"metadata": {}, "webhooks": [webhook]}
+    one.take_configurations({settings.webhook_configuration: configuration})
+    one.start()
+    running = asyncio.create_task(one.run())
+    for _ in range(3):
+        await api.listed.wait()
+        api.listed.clear()
+        for namespace in api.crowds:
+            one.changed(namespace)
+    running.cancel()
+
+    assert len(api.limits["many"]) == 1
 
 
 async def restarted(cluster: Any, owners: list[Owner]) -> list[str]:

@@ -210,12 +210,14 @@ def test_has_these_rights_and_no_others(release: Release, values: dict[str, Any]
         ("create", "events.k8s.io", "events", "*"),
         ("list", "", "pods", "*"),
         *(("get", "", kind, "*") for kind in ("namespaces", "replicationcontrollers")),
-        *(("get", "apps", kind, "*") for kind in ("replicasets", "statefulsets", "daemonsets")),
+        *(
+            ("get", "apps", kind, "*")
+            for kind in ("deployments", "replicasets", "statefulsets", "daemonsets")
+        ),
         ("get", "batch", "jobs", "*"),
     }
     if values == HEALING:
         everywhere |= {("list", "policy", "poddisruptionbudgets", "*"), ("create", "", "pods/eviction", "*")}
-        everywhere |= {("get", "apps", "deployments", "*")}
         everywhere |= {
             ("patch", "apps", f"{kind}s", "*") for kind in ("deployment", "statefulset", "daemonset")
         }

@@ -568,8 +568,10 @@ def published(patient: Patient, document: str, **changes: Any) -> Iterator[None]
     assert patient.issuer is not None
     documents = patient.issuer.documents
     patient.issuer.documents = documents | {document: documents[document] | changes}
-    yield
-    patient.issuer.documents = documents
+    try:
+        yield
+    finally:
+        patient.issuer.documents = documents
 
 
 @seed(OUTSIDE, "issuer-differs", "Issuer ISSUER")

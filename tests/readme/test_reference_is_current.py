@@ -126,7 +126,7 @@ def test_rights(role: str) -> None:
             ("pods", ("list",), False),
             ("namespaces", ("get",), False),
             ("replicationcontrollers", ("get",), False),
-            ("replicasets", ("get",), False),
+            ("deployments", ("get",), False),
             ("jobs", ("get",), False),
         },
         "role": {

@@ -6,7 +6,7 @@ Whoever adds a right to the chart adds the behaviour that needs it to `testkit.b
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import yaml
@@ -25,10 +25,11 @@ from testkit.binaries import provide
 from testkit.control_plane import ControlPlane
 from testkit.manifests import CHART, ROOT, rendered
 from testkit.processes import ProcessFailed
-from testkit.rights import AuditLog, Right, rights_of, roles_of
+from testkit.rights import AuditLog, rights_of, roles_of
 from testkit.tally import Tally
 from testkit.workloads import CLIENT, eventually
 from workload_identity_operator import contract
+from workload_identity_operator.check.cluster import Right
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
 TESTER = f"system:serviceaccount:{NAMESPACE}:{TEST}"
@@ -140,7 +141,7 @@ def test_each_right_is_needed(
                 what = broken(release, [*behaviours[:1], *(one for one in behaviours[1:] if one in using)])
                 what = what or broken(release, behaviours)
             if not what and right.verb == "watch":
-                what = polls(cluster, replace(right, verb="list"), since)
+                what = polls(cluster, right._replace(verb="list"), since)
             tally.tell(f"{mode}: without {right}: {what or 'nothing breaks'}")
             if not what:
                 idle.append(f"{mode}: {right}")

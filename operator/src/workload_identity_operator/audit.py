@@ -168,7 +168,9 @@ def judge(
         ]
     except PodRefused as refusal:
         state: State = "wrong" if _has_token(pod) else "unwired"
-        return _finding(pod, state, f"a pod like it would be refused: {refusal}", refused=True)
+        # Who did not ask is let in all the same.
+        become = "be refused" if labels.get(contract.USE_LABEL) == "true" else "have no Azure identity"
+        return _finding(pod, state, f"a pod like it would {become}: {refusal}", refused=True)
     if wiring.operations:
         return _finding(pod, *_fault(wiring.operations, stale))
     if stale:

@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from workload_identity_operator import contract, events
@@ -27,8 +27,17 @@ from workload_identity_operator.audit import (
     written_in,
 )
 from workload_identity_operator.errors import PodRefused
-from workload_identity_operator.healing import ALONE, Plan, by_hand, path_of, plan_of, template_of
-from workload_identity_operator.kube import ApiError, KubeApi
+from workload_identity_operator.following import pause_after
+from workload_identity_operator.healing import (
+    ALONE,
+    Plan,
+    by_hand,
+    is_restartable,
+    path_of,
+    plan_of,
+    template_of,
+)
+from workload_identity_operator.kube import PODS_AT_ONCE, ApiError, KubeApi
 from workload_identity_operator.labels import selects, written
 from workload_identity_operator.metrics import Metrics
 from workload_identity_operator.podwirings import PodWirings
@@ -41,12 +50,14 @@ PACE: Final = 1.0
 """Seconds for each namespace, where there are so many that the time above is not enough."""
 FIRST_AGAIN: Final = 15.0
 """Seconds until a namespace in which something was found is audited again; twice that each time."""
+REST_PER_POD: Final = 0.01
+"""Seconds that a namespace is left alone for each pod that was listed, however often it changes."""
 SETTLE: Final = 1.0
 """Seconds after a change of a ServiceAccount in which more of them make one audit."""
 AT_ONCE: Final = 4
 """Namespaces audited, and Events written, at the same time."""
 RETRY_AFTER: Final = 10.0
-"""Seconds after an audit that failed."""
+"""Seconds after an audit that failed; twice that each time."""
 FEW: Final = 3
 """ServiceAccounts of a namespace up to which their pods are asked for by name."""
 _ALL: Final = ""
@@ -192,10 +203,12 @@ class Found:
     Attributes:
         counts: How many pods are in which state, "wired" among them.
         owners: Of those that are not wired as they should be, by uid.
+        listed: How many pods were looked at.
     """
 
     counts: Mapping[str, int]
     owners: Mapping[str, Owner]
+    listed: int = 0
 
     @property
     def faulty(self) -> int:
@@ -236,6 +249,8 @@ class Auditor:
         self._wake = asyncio.Event()
         self._due: dict[str, float] = {}
         self._again: dict[str, float] = {}
+        self._failed: Counter[str] = Counter()
+        self._rested: dict[str, float] = {}
         self._whole: set[str] = set()
         self._auditing = False
         self._found: dict[str, Found] = {}
@@ -302,6 +317,8 @@ class Auditor:
             self._auditing = False
             self._found.clear()
             self._again.clear()
+            self._failed.clear()
+            self._rested.clear()
             self._totals.clear()
             self._metrics.pods_are({})
             self._wirings.forget_audits()
@@ -311,16 +328,21 @@ class Auditor:
         counts: Counter[str] = Counter()
         owners: dict[str, Owner] = {}
         makers = _Makers(self._api, namespace)
+        listed = 0
         for labels, fields in queries:
             async for page in self._api.pods(namespace, labels, fields):
-                wired, findings = await self._judged(namespace, page, makers)
-                counts["wired"] += wired
-                for finding in findings:
-                    reference, advice = makers.owner(finding)
-                    owner = owners.setdefault(reference["uid"], Owner(namespace, reference, advice))
-                    owner.add(finding)
-                    counts[finding.state] += 1
-        return Found({state: counts[state] for state in ("wired", *STATES)}, owners)
+                listed += len(page)
+                for begin in range(0, len(page), PODS_AT_ONCE):
+                    some = page[begin : begin + PODS_AT_ONCE]
+                    wired, findings = await self._judged(namespace, some, makers)
+                    counts["wired"] += wired
+                    for finding in findings:
+                        reference, advice = makers.owner(finding)
+                        owner = owners.setdefault(reference["uid"], Owner(namespace, reference, advice))
+                        owner.add(finding)
+                        counts[finding.state] += 1
+                    await asyncio.sleep(0)  # reviews first
+        return Found({state: counts[state] for state in ("wired", *STATES)}, owners, listed)
 
     async def _judged(self, namespace: str, pods: list[Json], makers: "_Makers") -> tuple[int, list[Finding]]:
         """Return how many pods of a page are wired, and what is found of the others."""
@@ -337,7 +359,9 @@ class Auditor:
             settled = audit(again, accounts, rules, origins)
             findings = [finding for finding in findings if not finding.doubtful] + settled.findings
             wired += settled.wired
-        return wired, findings
+        return wired, [
+            finding if finding.account in accounts else await makers.possible(finding) for finding in findings
+        ]
 
     async def _turn(self, namespace: str, limit: asyncio.Semaphore) -> None:
         """Audit a namespace that is due, and say when it is again."""
@@ -349,13 +373,16 @@ class Auditor:
                 if str(error) != self._said:
                     self._said = str(error)
                     _log.warning("pods cannot be audited: %s", error)
-                self._due[namespace] = asyncio.get_running_loop().time() + RETRY_AFTER
+                self._failed[namespace] += 1
+                pause = pause_after(self._failed[namespace], RETRY_AFTER, EVERY)
+                self._due[namespace] = asyncio.get_running_loop().time() + pause
             except Exception:  # noqa: BLE001 - see below
                 # Whatever a pod holds that nobody has heard of: others are audited all the same.
                 self._metrics.audited("failed")
                 _log.exception("the pods of namespace %s cannot be audited", namespace)
                 self._due[namespace] = asyncio.get_running_loop().time() + EVERY
             else:
+                self._failed.pop(namespace, None)
                 self._metrics.audited("completed")
 
     async def _sweep(self) -> None:
@@ -384,6 +411,9 @@ class Auditor:
         except Exception:
             self._whole.add(namespace)
             raise
+        self._rested[namespace] = asyncio.get_running_loop().time() + REST_PER_POD * found.listed
+        if namespace in self._due:  # changed meanwhile
+            self._due[namespace] = self._from_now(namespace, SETTLE)
         self._found[namespace] = found
         self._report(namespace, found, former)
         if not found.faulty:
@@ -442,6 +472,7 @@ class Auditor:
 
     def _forget(self, namespace: str) -> None:
         self._again.pop(namespace, None)
+        self._rested.pop(namespace, None)
         if former := self._found.pop(namespace, None):
             self._report(namespace, _NOTHING, former)
 
@@ -454,13 +485,17 @@ class Auditor:
 
     def _plan(self, namespace: str, pause: float) -> None:
         """Have a namespace audited after a while, unless it is due sooner; not all at the same time."""
-        when = asyncio.get_running_loop().time() + pause * random.uniform(0.75, 1)  # noqa: S311 - see above
+        when = self._from_now(namespace, pause * random.uniform(0.75, 1))  # noqa: S311 - see above
         self._due[namespace] = min(when, self._due.get(namespace, when))
 
     def _soon(self, namespace: str) -> None:
-        when = asyncio.get_running_loop().time() + SETTLE
+        when = self._from_now(namespace, SETTLE)
         self._due[namespace] = min(when, self._due.get(namespace, when))
         self._wake.set()
+
+    def _from_now(self, namespace: str, pause: float) -> float:
+        """Return when a namespace is audited after so many seconds, or as soon as it has rested."""
+        return max(asyncio.get_running_loop().time() + pause, self._rested.get(namespace, 0.0))
 
 
 class _Makers:
@@ -484,19 +519,27 @@ class _Makers:
         await asyncio.gather(*(self._learn(reference, limit) for reference in unknown.values()))
 
     async def _learn(self, reference: Json, limit: asyncio.Semaphore) -> None:
-        uid, owner, workload = reference["uid"], reference, None
-        if path := path_of(reference, self._namespace):
-            async with limit:
-                found = await self._api.get(path)
-            if found and found["metadata"]["uid"] == uid:
+        uid, owner = reference["uid"], reference
+        async with limit:
+            workload = found = await self._found(reference)
+            # What can be restarted is, whoever made it: of the others it is their maker's to make pods anew.
+            if found and not is_restartable(reference, self._namespace):
                 owners = found["metadata"].get("ownerReferences") or ()
                 owner = next((above for above in owners if above.get("controller")), reference)
-                workload = found if owner is reference else None
-                try:
-                    self._written[uid] = Origin(written_in(template_of(found)))
-                except PodRefused as refusal:
-                    _log.debug("the template of %s cannot be read: %s", reference["name"], refusal)
+            if owner is not reference:
+                workload = await self._found(owner) if is_restartable(owner, self._namespace) else None
+        if found:
+            try:
+                self._written[uid] = Origin(written_in(template_of(found)))
+            except PodRefused as refusal:
+                _log.debug("the template of %s cannot be read: %s", reference["name"], refusal)
         self._owners[uid] = owner, by_hand(owner, self._namespace, workload)
+
+    async def _found(self, reference: Json) -> Json | None:
+        """Return the object of an ownerReference; None where it is gone, or of a kind that we do not know."""
+        path = path_of(reference, self._namespace)
+        found = await self._api.get(path) if path else None
+        return found if found and found["metadata"]["uid"] == reference["uid"] else None
 
     def owner(self, finding: Finding) -> tuple[Json, str]:
         """Return whoever, in the end, made a pod (itself where nobody did), and how to have it made anew."""
@@ -505,13 +548,22 @@ class _Makers:
         itself = {"apiVersion": "v1", "kind": "Pod", "name": finding.pod, "uid": finding.uid}
         return itself, ALONE
 
+    async def possible(self, finding: Finding) -> Finding:
+        """Return a finding as it is; refused where its ServiceAccount is gone, and with it all new pods."""
+        if finding.refused or await self._account(finding.account):
+            return finding
+        reason = f"runs as ServiceAccount {finding.account}, which is not there: no pod like it can be made"
+        return replace(finding, reason=reason, refused=True)
+
+    async def _account(self, name: str) -> Json | None:
+        if name not in self._accounts:
+            path = f"/api/v1/namespaces/{self._namespace}/serviceaccounts/{name}"
+            self._accounts[name] = await self._api.metadata(path)
+        return self._accounts[name]
+
     async def origin(self, finding: Finding, pod: Json) -> Origin:
         """Return what else is known of how a pod came to be."""
         if finding.controller and (known := self._written.get(finding.controller["uid"])):
             return known
-        name = finding.account
-        if name not in self._accounts:
-            path = f"/api/v1/namespaces/{self._namespace}/serviceaccounts/{name}"
-            self._accounts[name] = await self._api.metadata(path)
-        account = self._accounts[name]
+        account = await self._account(finding.account)
         return Origin(account_unchanged=account is not None and was_unchanged(account, pod["metadata"]))

@@ -19,7 +19,15 @@ NOT_FOUND: Final = 404
 _PASSING: Final = frozenset({410, 429})
 """The watch is too old, or the resource too new: the next look may succeed."""
 
+_DOUBLINGS: Final = 64
+"""More than any bound needs; and no number is too large for what fails for days."""
+
 _log = logging.getLogger(__name__)
+
+
+def pause_after(failures: int, first: float, longest: float) -> float:
+    """Return how many seconds to wait after so many failures in a row, twice as long each time."""
+    return min(first * 2.0 ** min(failures - 1, _DOUBLINGS), longest)
 
 
 async def follow(watch: Callable[[], Awaitable[None]], lose: Callable[[ApiError], None]) -> None:

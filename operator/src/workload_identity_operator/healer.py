@@ -72,6 +72,7 @@ class Healer:
         self._told = events.Told(api)
         self._failures = 0
         self._no_help: dict[str, str] = {}
+        self._remembers = False
 
     def take(self, namespace: str, owners: Collection[Owner]) -> None:
         """Take all owners of a namespace whose pods are not wired as they should be."""
@@ -102,8 +103,9 @@ class Healer:
                     # Whatever an owner holds that nobody has heard of: others are healed all the same.
                     acted = True
                     _log.exception("%s cannot be healed", _named(owner))
-                if acted and (reach := self._auditor.reach):
-                    await asyncio.sleep(reach.plan.pause)
+                if acted:
+                    await self._pause()
+                await self._forget()
                 if self._failures >= MOST_FAILURES:
                     _log.warning("restarts do not help: healing rests", extra={"seconds": REST})
                     await asyncio.sleep(REST)
@@ -114,6 +116,7 @@ class Healer:
         path, _, uid = (await _answer(self._lease.remembered)).partition(" ")
         if not uid:
             return
+        self._remembers = True
         _log.info("a roll-out is waited for", extra={"path": path})
         try:
             why = await self._roll_out(path, uid)
@@ -122,7 +125,22 @@ class Healer:
         if why:
             self._metrics.healed("no-help")
             _log.warning("that roll-out is waited for no longer: %s", why, extra={"path": path})
-        await _answer(lambda: self._lease.remember(""))
+        await self._pause()
+        await self._forget()
+
+    async def _pause(self) -> None:
+        reach = self._auditor.reach
+        await asyncio.sleep(reach.plan.pause if reach else healing.DEFAULT_PAUSE)
+
+    async def _forget(self) -> None:
+        """Have nobody wait for a roll-out any more: it is through, and the pause after it over."""
+        if not self._remembers:
+            return
+        try:
+            await _answer(lambda: self._lease.remember(""))
+        except ApiError as error:
+            _log.warning("whoever audits next will wait for a roll-out that is through: %s", error)
+        self._remembers = False
 
     def _next(self) -> Owner | None:
         """Return who is next; each is looked at once an audit."""
@@ -212,6 +230,7 @@ class Healer:
     async def _restart(self, owner: Owner, path: str, workload: Json, wanted: str) -> bool:
         """Restart a workload and see it through; return whether it was restarted."""
         await self._lease.remember(f"{path} {workload['metadata']['uid']}")
+        self._remembers = True
         stored = await self._store(path, workload, wanted)
         if stored is None:
             return False  # it was changed since it was read: next time
@@ -245,13 +264,18 @@ class Healer:
         """Wait until a workload that was restarted is healed, or is not."""
         stuck = await self._roll_out(path, workload["metadata"]["uid"])
         self._auditor.changed(owner.namespace)
-        await _answer(lambda: self._lease.remember(""))
         if stuck is None:
             return  # it is gone
-        again = None if stuck else await _answer(lambda: self._faulty(owner, workload))
-        if why := f"{again.counts.total()} of its new pods: {again.reason}" if again else stuck:
+        again = await _answer(lambda: self._faulty(owner, workload))
+        if again and not stuck:
+            stuck = f"{again.counts.total()} of its new pods: {again.reason}"
+        if stuck and not again:
+            now = await _answer(lambda: self._api.get(path))
+            # Pods that are missing were missing before, as where a node is down.
+            stuck = "" if now and healing.is_as_before(now, workload) else stuck
+        if stuck:
             self._failures += 1
-            await self._tell(owner, events.NO_HELP, "no-help", f"it is not restarted again: {why}")
+            await self._tell(owner, events.NO_HELP, "no-help", f"it is not restarted again: {stuck}")
             return
         self._failures = 0
         self._metrics.healed("healed")

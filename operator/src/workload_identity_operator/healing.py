@@ -89,6 +89,11 @@ def mode_for(plan: Plan, owner: Mapping[str, str], account: Mapping[str, str]) -
     return "restart" if plan.mode == "restart" or own == "restart" else "off"
 
 
+def is_restartable(reference: Mapping[str, str], namespace: str) -> bool:
+    """Whether the object of an ownerReference is of a kind whose pods a restart replaces."""
+    return reference.get("kind") in RESTARTED and path_of(reference, namespace) is not None
+
+
 def path_of(reference: Mapping[str, str], namespace: str) -> str | None:
     """Return where the object of an ownerReference is; None for kinds that we do not know."""
     pattern = _PATHS.get((reference.get("apiVersion", ""), reference.get("kind", "")))
@@ -105,8 +110,6 @@ def obstacle(workload: Json) -> str:
     """Return why a restart would not replace a workload's pods, or not now; "" when it would."""
     if why := kept(workload):
         return why
-    if workload["kind"] == "Deployment" and (workload.get("spec") or {}).get("paused"):
-        return "its roll-outs are paused; resume them"
     if _is_rolling(workload):
         return "a roll-out of it is under way"
     return _for_people(kept_by_order(workload))
@@ -124,8 +127,10 @@ def _for_people(why: str) -> str:
 
 
 def _kept_by_strategy(workload: Json) -> str:
-    """Return why a StatefulSet or DaemonSet has pods that only a deletion replaces; "" when it has none."""
+    """Return why a workload has pods that only a deletion replaces; "" when it has none."""
     kind = workload["kind"]
+    if kind == "Deployment" and (workload.get("spec") or {}).get("paused"):
+        return "its roll-outs are paused"
     strategy = (workload.get("spec") or {}).get("updateStrategy") or {}
     if strategy.get("type") == "OnDelete":
         return "its updateStrategy is OnDelete"
@@ -166,11 +171,15 @@ def is_complete(workload: Json) -> bool:
     status, kind = workload.get("status") or {}, workload["kind"]
     if _is_rolling(workload):
         return False
-    if kind == "Deployment":
-        return int(status.get("availableReplicas", 0)) >= int(status.get("updatedReplicas", 0))
     if kind == "StatefulSet":
         return _available(workload) >= _replicas(workload)
-    return int(status.get("numberAvailable", 0)) >= int(status.get("desiredNumberScheduled", 0))
+    wanted = "updatedReplicas" if kind == "Deployment" else "desiredNumberScheduled"
+    return _available(workload) >= int(status.get(wanted, 0))
+
+
+def is_as_before(workload: Json, before: Json) -> bool:
+    """Whether as many of a workload's pods are available as were at another time, and any are."""
+    return _available(workload) >= max(1, _available(before))
 
 
 def has_failed(workload: Json) -> str:
@@ -291,9 +300,9 @@ def _is_rolling(workload: Json) -> bool:
 
 
 def _available(workload: Json) -> int:
-    """Return how many pods of a StatefulSet are available."""
-    status = workload.get("status") or {}
-    return int(status.get("availableReplicas", status.get("readyReplicas", 0)))
+    """Return how many pods of a workload are available."""
+    count = "numberAvailable" if workload["kind"] == "DaemonSet" else "availableReplicas"
+    return int((workload.get("status") or {}).get(count, 0))
 
 
 def _replicas(workload: Json) -> int:

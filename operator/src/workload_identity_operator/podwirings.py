@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from workload_identity_operator import contract
 from workload_identity_operator.accounts import Accounts
 from workload_identity_operator.compiling import compile_identities, status_of
-from workload_identity_operator.following import FORBIDDEN, NOT_FOUND, RETRY_AFTER, follow
+from workload_identity_operator.following import FORBIDDEN, NOT_FOUND, RETRY_AFTER, follow, pause_after
 from workload_identity_operator.kube import FIELD_MANAGER, ApiError, KubeApi
 from workload_identity_operator.metrics import Tables
 from workload_identity_operator.settings import Settings
@@ -215,7 +215,7 @@ class PodWirings:
                 _log.warning("the PodWiring of namespace %s cannot be written: %s", namespace, error)
             if error.status in _NEVER_TAKEN and namespace in self._stored:
                 await self._withdraw(namespace)
-            delay = min(RETRY_AFTER * 2 ** (times - 1), _LONGEST_RETRY)
+            delay = pause_after(times, RETRY_AFTER, _LONGEST_RETRY)
             asyncio.get_running_loop().call_later(delay, self.changed, namespace)
         else:
             self._faults.pop(namespace, None)

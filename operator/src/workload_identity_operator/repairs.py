@@ -26,7 +26,7 @@ from workload_identity_operator.declared import (
     read_declaration,
     settings_checksum,
 )
-from workload_identity_operator.following import FORBIDDEN, RETRY_AFTER, follow
+from workload_identity_operator.following import FORBIDDEN, RETRY_AFTER, follow, pause_after
 from workload_identity_operator.kube import FIELD_MANAGER, HAND_OFF_MANAGER, ApiError, KubeApi
 from workload_identity_operator.metrics import Metrics
 from workload_identity_operator.releases import is_of_chart, release_of
@@ -125,7 +125,7 @@ class Repairs:
                 pause = await self._look(tasks)
             except (ApiError, DeclarationUnreadable) as error:
                 faults += 1
-                pause = min(RETRY_AFTER * 2 ** (faults - 1), LOOK_EVERY)
+                pause = pause_after(faults, RETRY_AFTER, LOOK_EVERY)
                 # The first is passing mostly: a kind that is not served yet, a replica that was faster.
                 if faults > 1 and str(error) != told:
                     told = str(error)

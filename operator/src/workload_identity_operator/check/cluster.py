@@ -90,6 +90,16 @@ class Right(NamedTuple):
     name: str = ""
     namespace: str = ""
 
+    def allows(self, wanted: "Right") -> bool:
+        """Whether who has this one has the other; verb, group and resource of this one may be "*"."""
+        return (
+            self.verb in {"*", wanted.verb}
+            and self.group in {"*", wanted.group}
+            and self.resource in {"*", wanted.resource}
+            and self.name in {"", wanted.name}
+            and self.namespace in {"", wanted.namespace}
+        )
+
 
 @dataclass(slots=True)
 class Cluster:

@@ -42,11 +42,11 @@ def rights_of(
         ("list", "", "pods", ""),
         ("get", "", "namespaces", ""),
         ("get", "", "replicationcontrollers", ""),
-        *(("get", "apps", one, "") for one in ("replicasets", "statefulsets", "daemonsets")),
+        *(("get", "apps", one, "") for one in ("deployments", "replicasets", "statefulsets", "daemonsets")),
         ("get", "batch", "jobs", ""),
     ]
     if healing:
-        rules += [("get", "apps", "deployments", ""), ("list", "policy", "poddisruptionbudgets", "")]
+        rules.append(("list", "policy", "poddisruptionbudgets", ""))
     if healing in {"annotated", "restart"}:
         rules += [("patch", "apps", one, "") for one in ("deployments", "statefulsets", "daemonsets")]
         rules += [("create", "", "pods/eviction", "")]
@@ -105,17 +105,7 @@ def _rights(role: Json, namespace: str) -> Iterator[Right]:
 def lacking(wanted: Sequence[Right], has: Iterable[Right]) -> list[Right]:
     """Return which rights are not among those that somebody has."""
     known = list(has)
-    return [one for one in wanted if not any(_allows(other, one) for other in known)]
-
-
-def _allows(has: Right, wanted: Right) -> bool:
-    return (
-        has.verb in {"*", wanted.verb}
-        and has.group in {"*", wanted.group}
-        and has.resource in {"*", wanted.resource}
-        and has.name in {"", wanted.name}
-        and has.namespace in {"", wanted.namespace}
-    )
+    return [one for one in wanted if not any(other.allows(one) for other in known)]
 
 
 def review_of(right: Right, account: str, namespace: str) -> Mapping[str, Any]:

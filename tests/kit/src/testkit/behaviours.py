@@ -26,9 +26,10 @@ from testkit.manifests import CHART, TENANT, rendered
 from testkit.owners import events_of, pods_of, workload
 from testkit.processes import ProcessFailed
 from testkit.readiness import pods_become_ready
-from testkit.rights import Right, rights_of, roles_of
+from testkit.rights import rights_of, roles_of, rule_of
 from testkit.workloads import CLIENT, Namespace, fresh_namespace, pod
 from workload_identity_operator import contract, repairs
+from workload_identity_operator.check.cluster import Right
 
 Json = dict[str, Any]
 
@@ -106,7 +107,7 @@ class Release:
             for role in roles_of(self.objects(), RELEASE):
                 every = rights_of(role)
                 if right in every:
-                    left = {**role, "rules": [one.rule() for one in every if one != right]}
+                    left = {**role, "rules": [rule_of(one) for one in every if one != right]}
                     self.plane.kubectl("replace", "--filename=-", given=json.dumps(left))
                     stack.callback(self.plane.kubectl, "replace", "--filename=-", given=json.dumps(role))
             yield

@@ -6,13 +6,13 @@ are the same, or the chart is wrong, or a behaviour is missing that shows what t
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from workload_identity_operator import contract
+from workload_identity_operator.check.cluster import Right
 
 _POLICY: Final = {
     "apiVersion": "audit.k8s.io/v1",
@@ -27,43 +27,10 @@ _FORBIDDEN: Final = 403
 _PARAMETRISED: Final = frozenset({"mutatingadmissionpolicies", "mutatingadmissionpolicybindings"})
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Right:
-    """To do one thing to one resource.
-
-    Attributes:
-        verb: "list".
-        group: "" is the core's.
-        resource: "pods", or "pods/eviction".
-        name: Of the one object; "" is all of them.
-        namespace: Where; "" is everywhere.
-    """
-
-    verb: str
-    group: str
-    resource: str
-    name: str = ""
-    namespace: str = ""
-
-    def __str__(self) -> str:
-        """Return it as one says it, "patch secrets/certificate in billing"."""
-        resource, _, part = self.resource.partition("/")
-        full = ".".join(filter(None, (resource, self.group))) + (f" ({part})" if part else "")
-        where = f" in {self.namespace}" if self.namespace else ""
-        return f"{self.verb} {full}{'/' if self.name else ''}{self.name}{where}"
-
-    def allows(self, used: "Right") -> bool:
-        """Whether this is a right to what was done."""
-        return (
-            (self.verb, self.group, self.resource) == (used.verb, used.group, used.resource)
-            and self.name in {"", used.name}
-            and self.namespace in {"", used.namespace}
-        )
-
-    def rule(self) -> dict[str, Any]:
-        """Return it as a rule of a role."""
-        names = {"resourceNames": [self.name]} if self.name else {}
-        return {"apiGroups": [self.group], "resources": [self.resource], "verbs": [self.verb], **names}
+def rule_of(right: Right) -> dict[str, Any]:
+    """Return a right as a rule of a role."""
+    names = {"resourceNames": [right.name]} if right.name else {}
+    return {"apiGroups": [right.group], "resources": [right.resource], "verbs": [right.verb], **names}
 
 
 def rights_of(role: Mapping[str, Any]) -> list[Right]:
