@@ -13,7 +13,7 @@ TENANT = "99999999-8888-7777-6666-555555555555"
 HEALING = {"mode": "annotated", "pauseSeconds": 0}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served(pytestconfig: pytest.Config) -> Iterator[Served]:
     """One for all tests here: what they ask for they annotate."""
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():

@@ -21,7 +21,7 @@ TENANT = "99999999-8888-7777-6666-555555555555"
 SERVICE = f"{RELEASE}.{NAMESPACE}.svc"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def outside(pytestconfig: pytest.Config) -> Iterator[Patient]:
     """A cluster wired by its policy and by an operator on this machine; nothing is wrong with it.
 
@@ -50,7 +50,7 @@ def outside(pytestconfig: pytest.Config) -> Iterator[Patient]:
                 yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def inside(pytestconfig: pytest.Config) -> Iterator[Patient]:
     """A cluster whose operator is in it, with the custom token endpoint on; nothing is wrong with it."""
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():

@@ -8,7 +8,7 @@ from testkit.binaries import provide
 from testkit.control_plane import ControlPlane
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
     """One for all tests here: its faults are no other folder's.
 
@@ -20,7 +20,7 @@ def plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rate(pytestconfig: pytest.Config) -> float:
     """Pods a second."""
     return float(pytestconfig.getoption("rate")) if pytestconfig.getoption("full") else 6.0

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("node")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def node(pytestconfig: pytest.Config) -> Iterator[Node]:
     """One node; where there can be none, they are skipped with the reason."""
     if os.environ.get(NAMED_KUBECONFIG):
@@ -40,7 +40,7 @@ def node(pytestconfig: pytest.Config) -> Iterator[Node]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def operator_image(node: Node, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The operator's image, which the node has; its Python serves for other programs too."""
     if reason := debian.lacking():
@@ -60,7 +60,7 @@ def release(node: Node, operator_image: str) -> Release:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     """Where pods run: the node's cluster, or the one that TESTKIT_KUBECONFIG names."""
     if os.environ.get(NAMED_KUBECONFIG):
@@ -78,7 +78,7 @@ def namespace(cluster: ControlPlane) -> Iterator[Namespace]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The references of all images, which the cluster's nodes have or can pull."""
     if os.environ.get(NAMED_KUBECONFIG):
@@ -95,14 +95,14 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return references
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def standins(cluster: ControlPlane, loaded: dict[str, str]) -> Iterator[Azure]:
     """Azure, for all pods."""
     with azure(cluster, loaded) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def values(standins: Azure, loaded: dict[str, str]) -> dict[str, object]:
     """The chart's default values, but for the tenant, the Azure that pods find, and where images are."""
     given: dict[str, object] = {"azureTenantID": TENANT, "azureAuthorityHost": standins.authority}

@@ -8,7 +8,7 @@ from testkit.binaries import provide
 from testkit.day import Day, lived
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def day(pytestconfig: pytest.Config) -> Iterator[Day]:
     """An operator to which everything has happened; looking at it changes nothing."""
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():

@@ -12,7 +12,7 @@ from testkit.workloads import Namespace, fresh_namespace
 TENANT = "99999999-8888-7777-6666-555555555555"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served(pytestconfig: pytest.Config) -> Iterator[Served]:
     """One for all tests here, by the policy where it is served, as it is here."""
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():

@@ -12,7 +12,7 @@ from testkit.workloads import Namespace, fresh_namespace
 TENANT = "99999999-8888-7777-6666-555555555555"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
     """One for all tests here, with nothing in it; the policies that they break are of no other folder's."""
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
