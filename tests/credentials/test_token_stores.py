@@ -147,14 +147,22 @@ def test_store_that_cannot_be_encrypted(family: Family, device: Device, tmp_path
     assert not store(tmp_path).exists()
 
 
-@pytest.mark.parametrize("content", ["no JSON", "[]", '{"AccessToken": {"a-key": {"secr', ""])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"AccessToken": {"a-key": {"secr',
+        b'{"AccessToken": []}',
+        b"\xff\xfe{}\x00",
+        b"",
+    ],
+)
 def test_store_that_is_damaged(
-    family: Family, people: EntraStandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+    family: Family, people: EntraStandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     """A disk that was full once keeps nobody from tokens for ever: the store is begun anew, as is said."""
     people.add_secret(CLIENT_ID, SECRET, tenant_id=TENANT_ID)
     store(tmp_path).parent.mkdir()
-    store(tmp_path).write_text(content)
+    store(tmp_path).write_bytes(content)
 
     first = family.do(of_application(family).get_token, SCOPE)
     second = family.do(of_application(family).get_token, SCOPE)
@@ -162,6 +170,33 @@ def test_store_that_is_damaged(
     assert first.token == second.token
     assert ("begun anew" in caplog.text) is bool(content)
     assert first.token in store(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "no JSON",
+        "[]",
+        "[" * 100_000,
+        '{"AccessToken": []}',
+        '{"AccessToken": {"a-key": "a-token"}}',
+        '{"AccessToken": {"a-key": {"secret": "a-token"}}}',
+        '{"AppMetadata": null}',
+    ],
+)
+def test_content_that_is_damaged(content: str) -> None:
+    """What MSAL would fail at is known before."""
+    from workload_identity.persistence import check
+
+    with pytest.raises((ValueError, RecursionError)):
+        check(content)
+
+
+def test_content_with_what_nobody_knows() -> None:
+    """Other programs may store other things there too."""
+    from workload_identity.persistence import check
+
+    check('{"AccessToken": {"a-key": {"expires_on": "1", "new": []}}, "Novelty": [], "Account": {}}')
 
 
 def test_lock_of_a_killed_process(

@@ -18,6 +18,7 @@ from workload_identity.errors import ClientAuthenticationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _DEFAULT_NAME = "msal.cache"
@@ -25,6 +26,8 @@ _SERVICE = "Microsoft.Developer.IdentityService"
 _LABEL = "MSALCache"
 _ABANDONED = 60.0
 """Seconds; who writes has a store locked for some thousandths of one."""
+_KINDS = ("AccessToken", "RefreshToken", "IdToken", "Account", "AppMetadata")
+"""What MSAL's schema has entries of."""
 _SUFFIXES = {False: ".nocae", True: ".cae"}
 
 
@@ -106,6 +109,7 @@ def opened(options: TokenCachePersistenceOptions, *, cae: bool) -> Any:
     try:
         place = _persistence(msal_extensions, options, options.name + _SUFFIXES[cae])
         lock = f"{place.get_location()}.lockfile"
+        place.load = _legible(place.load)
         return _Explaining.around(msal_extensions.PersistedTokenCache(place, lock), options, lock)
     except ClientAuthenticationError:
         raise
@@ -114,7 +118,39 @@ def opened(options: TokenCachePersistenceOptions, *, cae: bool) -> Any:
 
 
 class _DamagedError(ValueError):
-    """What is in a store is no JSON object: it was written half, as on a full disk."""
+    """What is in a store is none of MSAL's: it was written half, as on a full disk, or by something else."""
+
+
+def _legible(load: Callable[[], str]) -> Callable[[], str]:
+    """Have what is no text at all count as text that is damaged."""
+
+    def loaded() -> str:
+        try:
+            return load()
+        except UnicodeDecodeError:
+            return "no text"
+
+    return loaded
+
+
+def check(state: str) -> None:
+    """Look whether a store's content is what MSAL reads: entries by their keys, by their kinds.
+
+    Raises:
+        ValueError: It is not.
+    """
+    import json  # noqa: PLC0415 - few store tokens
+
+    content = json.loads(state)
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - one kind of error for all that is wrong with it
+    for kind in _KINDS:
+        entries = content.get(kind, {})
+        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+            raise ValueError(f"{kind} is no JSON object of JSON objects")
+    for entry in content.get("AccessToken", {}).values():
+        if not str(entry.get("expires_on")).isdecimal():
+            raise ValueError("an access token has no end")
 
 
 class _Explaining:
@@ -141,16 +177,16 @@ class _Explaining:
         """Do as the cache does.
 
         Raises:
-            _DamagedError: It is no JSON object, and a new one is not to be begun.
+            _DamagedError: It is damaged, and a new one is not to be begun.
         """
         try:
-            if state and not state.lstrip().startswith("{"):
-                raise _DamagedError("it is no JSON object")
-            self._deserialize(state)
-        except ValueError as failure:
+            if state:
+                check(state)
+        except (ValueError, RecursionError) as failure:
             if not self._beginning_anew:
                 raise _DamagedError(str(failure)) from failure
-            self._deserialize("")
+            state = ""
+        self._deserialize(state)
 
     def search(self, *sought: Any, **how: Any) -> Any:
         """Do as the cache does.
