@@ -63,6 +63,18 @@ def test_host_is_told_by_the_environment(kind: str, names: str) -> None:
     host(kind, *names.split())
 
 
+@pytest.mark.parametrize("endpoint", ["http://x/token?a=b", "http://x/token?a=b#c"])
+def test_query_and_fragment_of_an_endpoint(stage: Stage, answer: Answer, endpoint: str) -> None:
+    """A request adds to the query; a fragment is for browsers and would swallow what is added."""
+    stage.answers = [answer(access_token="secret", expires_in=3600)]
+    found = host(hosts.APP_SERVICE, "IDENTITY_HEADER", IDENTITY_ENDPOINT=endpoint)
+
+    stage.play(managed_identity(Wish(found, RESOURCE), Options({})))
+
+    query = "a=b&api-version=2019-08-01&resource=https%3A%2F%2Fvault.azure.net"
+    assert stage.of(Send)[0].url == f"http://x/token?{query}"
+
+
 def test_empty_variables_are_not_set() -> None:
     """As an operator's template leaves them."""
     host(hosts.IMDS, IDENTITY_ENDPOINT="", MSI_ENDPOINT="", AZURE_POD_IDENTITY_AUTHORITY_HOST="")

@@ -165,6 +165,17 @@ def test_what_is_no_token_is_not_sent(stage: Stage, data: bytes, words: str) -> 
 
 
 @pytest.mark.parametrize("steady", [True, False])
+def test_file_that_is_far_too_large(stage: Stage, steady: bool) -> None:
+    """It is told at once that it is no token's: reading it again makes it no smaller."""
+    stage.files = [Content(b"x" * (1 << 20), steady=steady)]
+
+    with pytest.raises(ClientAuthenticationError, match="1,048,576 bytes or more"):
+        stage.play(workload_identity(WISH, OPTIONS))
+
+    assert len(stage.of(Read)) == 1
+
+
+@pytest.mark.parametrize("steady", [True, False])
 def test_torn_read_is_read_again(stage: Stage, jwt: Jwt, answer: Answer, steady: bool) -> None:
     """A file that is written just now is read until it is whole."""
     whole = jwt(sub="someone")

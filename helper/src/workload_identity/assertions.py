@@ -52,6 +52,8 @@ def pod_token(path: str, patience: float) -> Flow[str]:
             missing = failure
         except (OSError, ValueError) as failure:
             raise _unreadable(path, failure) from failure
+        if content is not None and len(content.data) >= Read(path).most:
+            raise _damaged(path, f"it has {len(content.data):,} bytes or more")
         text = "" if content is None else content.data.decode("utf-8-sig", "replace").strip()
         if content is not None and content.steady and is_jwt(text):
             return text
@@ -63,7 +65,7 @@ def pod_token(path: str, patience: float) -> Flow[str]:
         elif reads < _DAMAGED_READS:
             yield Wait(0.02, 0.04)
         else:
-            raise _damaged(path, text, steady=content is not None and content.steady)
+            raise _damaged(path, _found(text, steady=content is not None and content.steady))
 
 
 def is_jwt(text: str) -> bool:
@@ -106,13 +108,15 @@ def _unreadable(path: str, failure: OSError | ValueError) -> CredentialUnavailab
     return CredentialUnavailableError(f"the token file {path!r} cannot be read: {words}. {hint}")
 
 
-def _damaged(path: str, text: str, *, steady: bool) -> ClientAuthenticationError:
+def _found(text: str, *, steady: bool) -> str:
     if not text:
-        found = "it is empty"
-    elif not steady:
-        found = f"it changed each of the {_DAMAGED_READS} times it was read"
-    else:
-        found = f"found {len(text)} letters in {len(text.split('.'))} parts, which are no JWT"
+        return "it is empty"
+    if not steady:
+        return f"it changed each of the {_DAMAGED_READS} times it was read"
+    return f"found {len(text)} letters in {len(text.split('.'))} parts, which are no JWT"
+
+
+def _damaged(path: str, found: str) -> ClientAuthenticationError:
     return ClientAuthenticationError(
         f"the token file {path!r} holds no token: wanted a service account token, a JWT of three parts;"
         f" {found}. Point AZURE_FEDERATED_TOKEN_FILE at the file that the kubelet writes, and let nothing"

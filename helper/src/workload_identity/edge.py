@@ -70,7 +70,8 @@ def _read(path: str, most: int) -> Content:
             data += piece
         after = os.fstat(file.fileno())
     same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
-    return Content(data, steady=same and len(data) == after.st_size)
+    # Some file systems do not know sizes beforehand, and say 0.
+    return Content(data, steady=same and after.st_size in {len(data), 0} and len(data) < most)
 
 
 def _found(names: tuple[str, ...]) -> str | None:

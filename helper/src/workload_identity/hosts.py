@@ -65,7 +65,7 @@ class Host:
         certain: bool = True,
     ) -> None:
         self.kind = kind
-        self.endpoint = endpoint
+        self.endpoint = endpoint.partition("#")[0]  # a fragment is never sent, and the query goes before it
         self.secret = secret
         self.thumbprint = thumbprint
         self.key_folder = key_folder
