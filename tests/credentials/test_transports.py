@@ -103,10 +103,10 @@ def copy(source: socket.socket, sink: socket.socket) -> None:
 
 
 @contextmanager
-def proxy() -> Iterator[Proxy]:
+def proxy(kind: type[Proxy] = Proxy) -> Iterator[Proxy]:
     """Run a proxy."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        made = Proxy(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        made = kind(f"http://127.0.0.1:{listener.getsockname()[1]}")
 
         def accept() -> None:
             with suppress(OSError):
@@ -119,6 +119,47 @@ def proxy() -> Iterator[Proxy]:
         yield made
         listener.shutdown(socket.SHUT_RDWR)
         accepting.join()
+
+
+class SlowProxy(Proxy):
+    """One whose headers come letter by letter, for half a minute."""
+
+    def serve(self, client: socket.socket) -> None:
+        """Begin to answer."""
+        with client, suppress(OSError):
+            client.recv(65536)
+            drip(client)
+
+
+class BeforeSlowService(Proxy):
+    """One that leads to a service which answers like that."""
+
+    def serve(self, client: socket.socket) -> None:
+        """Be the service too."""
+        client.recv(65536)
+        client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        tls = loopback.server_tls(trustme.CA(), "127.0.0.1")
+        with suppress(OSError), tls.wrap_socket(client, server_side=True) as service:
+            service.recv(65536)
+            drip(service)
+
+
+def drip(client: socket.socket) -> None:
+    """Send a header, letter by letter, for half a minute."""
+    client.sendall(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(300):
+        client.sendall(b"x")
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("kind", [SlowProxy, BeforeSlowService])
+def test_proxied_call_has_an_end(family: Family, kind: type[Proxy]) -> None:
+    """However slowly headers come, the proxy's or those of who is behind it, `timeout` ends the call."""
+    with proxy(kind) as running:
+        credential = family.credential(proxies={"https": running.address}, connection_verify=False, timeout=1)
+
+        with pytest.raises(ClientAuthenticationError, match="1 s that a call may take"):
+            family.do(credential.get_token, SCOPE)
 
 
 def test_proxy_of_the_environment(

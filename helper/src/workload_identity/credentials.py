@@ -79,6 +79,7 @@ class Order:
         must: bool = False,
         wide: Held | None = None,
         silent: bool = False,
+        late: type[ClientAuthenticationError] = ClientAuthenticationError,
     ) -> None:
         self.label = label
         self.cache = cache
@@ -92,7 +93,7 @@ class Order:
         self.must = must
         self.wide = wide
         self.silent = silent
-        self.late: type[ClientAuthenticationError] = ClientAuthenticationError
+        self.late = late
 
 
 class Credential:
@@ -104,6 +105,8 @@ class Credential:
 
     _holds = True
     """Whether a token is held for later calls; if not, calls at the same time still make one request."""
+    _late: type[ClientAuthenticationError] = ClientAuthenticationError
+    """What is raised for who waits too long for somebody else's request."""
     _evaluates = True
     """Whether there are tokens of continuous access evaluation; if not, asking for them changes nothing."""
 
@@ -242,6 +245,7 @@ class Credential:
             flow=lambda background: guarded(self._flow_of(scopes, tenant, declared, background, enable_cae)),
             must=must,
             wide=wide,
+            late=self._late,
         )
 
 

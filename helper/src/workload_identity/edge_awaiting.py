@@ -179,24 +179,26 @@ async def _connected(address: Address, end: float) -> socket.socket:
     `open_connection` has none for them: one that is silent would keep from the others. Nor would every event
     loop take what makes it ask several at once.
     """
+    from workload_identity import sending  # noqa: PLC0415 - what a request needs
+
     loop = asyncio.get_running_loop()
     asked = address.host, address.port
     try:
         places = socket.getaddrinfo(*asked, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:  # a name: somebody has to be asked
         places = await loop.getaddrinfo(*asked, type=socket.SOCK_STREAM)
-    for number, (family, kind, protocol, _, place) in enumerate(places, 1):
+    for among, (family, kind, protocol, _, place) in zip(range(len(places), 0, -1), places, strict=True):
         connection = None
         try:
             # A resolver may name addresses of a family that this machine has not.
             connection = socket.socket(family, kind, protocol)
             connection.setblocking(False)
-            async with asyncio.timeout_at(loop.time() + (end - loop.time()) / (len(places) - number + 1)):
+            async with asyncio.timeout(sending.share(end - loop.time(), among)):
                 await loop.sock_connect(connection, place)
         except BaseException as failure:
             if connection is not None:
                 connection.close()
-            if number == len(places) or not isinstance(failure, OSError):
+            if among == 1 or not isinstance(failure, OSError):
                 raise
         else:
             return connection

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 16
 """Bytes read at once."""
-_SHORTEST = 0.001
-"""Seconds; a socket takes 0 for "never wait"."""
 
 
 class Performer:
@@ -98,7 +96,7 @@ class Performer:
             connection = self._connected(places, end)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
-                connection.settimeout(self._share(end, 1))
+                connection.settimeout(sending.share(end - self._clock.monotonic(), 1))
                 connection = tls.wrap_socket(
                     connection, server_hostname=sending.server_name(address, self._proxy)
                 )
@@ -129,24 +127,23 @@ class Performer:
         """Connect to the first of a host's addresses that answers; each gets its share of the time."""
         import socket  # noqa: PLC0415 - what a request needs
 
-        for number, (family, kind, protocol, _, place) in enumerate(places, 1):
+        from workload_identity import sending  # noqa: PLC0415
+
+        for among, (family, kind, protocol, _, place) in zip(range(len(places), 0, -1), places, strict=True):
             connection = None
             try:
                 # A resolver may name addresses of a family that this machine has not.
                 connection = socket.socket(family, kind, protocol)
-                connection.settimeout(self._share(end, len(places) - number + 1))
+                connection.settimeout(sending.share(end - self._clock.monotonic(), among))
                 connection.connect(place)
             except BaseException as failure:
                 if connection is not None:
                     connection.close()
-                if number == len(places) or not isinstance(failure, OSError):
+                if among == 1 or not isinstance(failure, OSError):
                     raise
             else:
                 return connection
         raise OSError("its name has no address")
-
-    def _share(self, end: float, among: int) -> float:
-        return max((end - self._clock.monotonic()) / among, _SHORTEST)
 
     def _left(self, step: Send) -> float:
         left = step.deadline - self._clock.monotonic()
@@ -170,7 +167,10 @@ class Performer:
         body = bytearray()
         before = sys.exception()
         try:
-            with self._connect(step).stream(**http.request(step, self._options, self._proxy, left)) as answer:
+            request = http.request(step, self._options, self._proxy, left)
+            if self._options.transport is None:
+                request["extensions"]["trace"] = http.bounding(lambda: self._left(step))
+            with self._connect(step).stream(**request) as answer:
                 for piece in answer.iter_bytes():
                     body += piece
                     if len(body) > sending.LARGEST_ANSWER:
@@ -182,6 +182,8 @@ class Performer:
         except Unreachable:
             raise
         except Exception as failure:
+            if self._clock.monotonic() >= step.deadline:
+                raise sending.too_late(self._options) from failure
             raise http.unreachable(failure, self._options, before) from failure
 
     def _connect(self, step: Send) -> httpx.Client:

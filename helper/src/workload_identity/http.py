@@ -9,6 +9,7 @@ Only what httpx and its continuation httpx2 both have is used.
 
 from __future__ import annotations
 
+import math
 import ssl
 import sys
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,25 @@ def request(step: Send, options: Options, proxy: TokenProxy | None, left: float)
         "follow_redirects": False,
         "extensions": _extensions(proxy),
     }
+
+
+def bounding(left: Callable[[], float]) -> Callable[[str, Mapping[str, Any]], None]:
+    """Return what has each read of a blocking client's new connections end when a request's time is over.
+
+    httpx bounds the silence before each piece of an answer. Headers, or a proxy's greeting, that come letter
+    by letter would take any time.
+
+    Args:
+        left: Returns the seconds that are left, or raises what is to be raised when there are none.
+    """
+
+    def trace(_event: str, facts: Mapping[str, Any]) -> None:
+        stream = facts.get("return_value")
+        read = getattr(stream, "read", None)
+        if stream is not None and read is not None:
+            stream.read = lambda most, timeout=None: read(most, min(timeout or math.inf, left()))
+
+    return trace
 
 
 def response_of(

@@ -23,6 +23,8 @@ _PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 _IN_NAMES = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _LONGEST = 86_400.0
 """Seconds; a socket takes no infinite timeout."""
+_SHORTEST = 0.001
+"""Seconds; a socket takes 0 for "never wait"."""
 
 
 def headers(options: Options, of_request: Mapping[str, str]) -> dict[str, str]:
@@ -109,6 +111,11 @@ def silence(options: Options, left: float) -> float:
 def connecting(step: Send, options: Options, left: float) -> float:
     """Return how many seconds a connection may take, TLS included."""
     return min(options.connection_timeout, step.connection_timeout, left, _LONGEST)
+
+
+def share(left: float, among: int) -> float:
+    """Return the seconds for the next of so many addresses of a host, when so many are left for all."""
+    return max(left / among, _SHORTEST)
 
 
 def server_name(address: Address, proxy: TokenProxy | None) -> str:

@@ -69,13 +69,14 @@ class TokenProxy:
             ValueError: What is given is no PEM.
         """
         pem = (_read(self._ca_file) if self._ca_file else "") or self._pem
-        if pem != self._pem:
-            try:
-                self._context(pem)
-            except ValueError:
-                pem = self._pem
+        try:
+            context = self._context(pem)
+        except ValueError:
+            if pem == self._pem:
+                raise
+            return self._context(self._pem)
         self._pem = pem
-        return self._context(pem)
+        return context
 
     def _context(self, pem: str) -> ssl.SSLContext:
         import ssl  # noqa: PLC0415 - for a request, or to check what is given

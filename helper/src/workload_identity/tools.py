@@ -43,6 +43,7 @@ class Tool(Credential):
     """What the three share."""
 
     _kind: ClassVar[str]
+    _late = CredentialUnavailableError  # as when the tool takes too long for this one itself
 
     def __init__(
         self,
@@ -86,7 +87,6 @@ class Tool(Credential):
         order = super()._order(self._normal(scopes), claims, tenant_id, False)
         # However long each may take: two of them at once would disturb each other.
         order.way = (claims or None, tenant_id or None)
-        order.late = CredentialUnavailableError  # as when the tool takes too long for this one itself
         words = self._unmet(claims, tenant_id, scopes[0]) if claims else ""
         if words:
             from workload_identity.commands import refusing  # noqa: PLC0415 - hardly ever
