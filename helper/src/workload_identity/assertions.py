@@ -70,15 +70,19 @@ def pod_token(path: str, patience: float) -> Flow[str]:
 
 def is_jwt(text: str) -> bool:
     """Tell whether this has the form of a signed JWT: two JSON objects and a signature."""
-    parts = text.split(".")
-    if len(parts) != _PARTS:
-        return False
-    return json_object(parts[0]) is not None and json_object(parts[1]) is not None and bool(_bytes(parts[2]))
+    return _claims(text) is not None
 
 
 def claims_of(token: str) -> Mapping[str, Any]:
     """Return a JWT's claims, unverified; {} for anything else."""
-    return (json_object(token.split(".")[1]) or {}) if is_jwt(token) else {}
+    return _claims(token) or {}
+
+
+def _claims(token: str) -> Mapping[str, Any] | None:
+    parts = token.split(".")
+    if len(parts) != _PARTS or json_object(parts[0]) is None or not _bytes(parts[2]):
+        return None
+    return json_object(parts[1])
 
 
 def json_object(part: str) -> dict[str, Any] | None:

@@ -54,6 +54,8 @@ def _sendable(name: str, value: str) -> str:
     if not name or not _IN_NAMES.issuperset(name):
         raise Unreachable("fault", f"a header is called {name!r}, which is no name of one")
     value = value.strip(" \t")
+    if value.isascii() and value.isprintable():
+        return value
     found = {"\r": "a line end", "\n": "a line end"}
     for letter in value:
         if letter in found or not letter.isascii() or (not letter.isprintable() and letter != "\t"):
@@ -100,7 +102,7 @@ def proxies_of_environment(step: Send, options: Options, proxy: TokenProxy | Non
         return False
     if sys.platform in {"win32", "darwin"}:  # the system's settings may
         return True
-    return any(value and name.lower() in _PROXY_VARIABLES for name, value in os.environ.items())
+    return any(name.lower() in _PROXY_VARIABLES and os.environ.get(name) for name in os.environ)
 
 
 def silence(options: Options, left: float) -> float:
