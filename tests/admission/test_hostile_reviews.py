@@ -22,6 +22,8 @@ GROWTH = 8
 """MiB; what is held just now differs by as much between two looks."""
 HOARDERS = 30
 """Clients that each send a body of seven megabytes, but for its last byte."""
+MANY = 700
+"""Clients that each send a part of a body of half a megabyte."""
 ROUNDS = 5
 """Between them memory is looked at, and slow clients come anew."""
 
@@ -93,3 +95,26 @@ async def test_large_bodies_that_never_end(served: Served, inside: Namespace) ->
 
     assert env_of(stored)["AZURE_CLIENT_ID"] == client_of(0)
     assert held < before + HOARDERS * size // 1024**2 // 2
+
+
+async def test_many_bodies_that_never_end(served: Served, inside: Namespace) -> None:
+    """However many clients begin, those that wait longest give way, and a small review is answered."""
+    create_account(inside, 0)
+    where, trust = urlsplit(served.operator.webhook), webhook_trust(served.plane)
+    size = 250_000
+    head = f"POST {where.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    begun = f"{head}Content-Length: {2 * size}\r\n\r\n".encode() + b"x" * size
+
+    async with AsyncExitStack() as open_connections:
+        for _ in range(MANY):
+            _, writer = await asyncio.open_connection(where.hostname, where.port, ssl=trust)
+            open_connections.callback(writer.transport.abort)  # and before that
+            open_connections.callback(writer.close)
+            writer.write(begun)
+        await asyncio.sleep(0.5)
+        held = resident(served.operator.child.pid)
+        stored = inside.create(pod("web", "sa-0"))
+    await asyncio.sleep(0.1)  # in which the event loop closes what is aborted
+
+    assert env_of(stored)["AZURE_CLIENT_ID"] == client_of(0)
+    assert held < LIMIT

@@ -249,6 +249,32 @@ async def test_silent_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
             assert await ended(reader)
 
 
+async def test_longest_silent_give_way_to_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait for an answer, and the youngest, stay; a request begun long ago is no reason to."""
+    monkeypatch.setattr(http1, "MOST_CONNECTIONS", 3)
+    async with service() as found, AsyncExitStack() as clients:
+
+        async def connected(sent: bytes) -> asyncio.StreamReader:
+            reader, writer = await clients.enter_async_context(found.connection())
+            writer.write(sent)
+            return reader
+
+        found.gate.clear()
+        waits = await connected(WHOLE)
+        await found.begun.wait()
+        oldest = [await connected(begun) for begun in (b"", WHOLE[:-1])]
+        youngest = [await connected(b"") for _ in range(2)]
+
+        for reader in oldest:
+            status, head, message = await next_answer(reader)
+            assert (status, message) == (503, b"more than 3 connections at once, try again later")
+            assert "Retry-After" in head
+            assert await ended(reader)
+        found.gate.set()
+        assert (await next_answer(waits))[2] == SAID
+        assert not any(reader.at_eof() for reader in youngest)
+
+
 async def test_answers_being_made_are_sent_when_the_server_ends() -> None:
     """Who waits for none is told to come again, since a request may be on its way in that moment."""
     async with AsyncExitStack() as clients:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from functools import cache, lru_cache
 from http import HTTPStatus
+from operator import attrgetter
 from typing import Final, TypeAlias, cast
 
 from httptools import (
@@ -37,8 +38,13 @@ _SHUTDOWN: Final = 5.0
 """Seconds that answers may take which are being made when the server ends."""
 MOST_HELD: Final = 32 * 1024 * 1024
 """Bytes of all large bodies that are arriving: who sends many of them slowly must not have our memory."""
-_SMALL: Final = 64 * 1024
+_SMALL: Final = 32 * 1024
 """Bytes of a body that do not count there: a review of a pod as people write it is always taken."""
+MOST_CONNECTIONS: Final = 500
+"""From which on those that wait for no answer are ended, the longest silent first: each takes memory and a
+file. API servers have more only where that many wait."""
+_READ_AT_ONCE: Final = 32 * 1024
+"""Bytes."""
 _LARGEST_HEAD: Final = 32 * 1024
 """Bytes of request line and fields that may follow those which came first; there are a few hundred."""
 _MOST_WAITING: Final = 2
@@ -120,6 +126,8 @@ async def serving(
     """
     server = _Server(answer, refuse, largest_body, set(), leaving, farewell, asyncio.Event())
     server.date = _date()
+    # Each connection keeps memory for as much as ever came of it at once, which the system counts as well.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _READ_AT_ONCE)
     loop = asyncio.get_running_loop()
     listening = await loop.create_server(
         lambda: _Connection(server), sock=bound, ssl=tls, backlog=128, ssl_handshake_timeout=READ_TIMEOUT
@@ -148,12 +156,30 @@ async def _look(server: _Server) -> None:
             connection.look(now)
 
 
+def _make_room(server: _Server) -> None:
+    """End the connection that has been silent longest, where there are too many."""
+    if len(server.connections) <= MOST_CONNECTIONS:
+        return
+    waiting = [connection for connection in server.connections if not connection.answers]
+    ending = [connection for connection in waiting if connection.ends]
+    silent = [connection for connection in waiting if not connection.ends]
+    if silent and len(server.connections) - len(ending) > MOST_CONNECTIONS:
+        min(silent, key=attrgetter("since")).give_way()
+    if ending and len(server.connections) > 2 * MOST_CONNECTIONS:
+        min(ending, key=attrgetter("since")).abort()
+
+
 def _date() -> bytes:
     return formatdate(usegmt=True).encode("ascii")
 
 
 class _Connection(asyncio.Protocol):
-    """A client's connection: reads ahead a little, answers one request after the other."""
+    """A client's connection: reads ahead a little, answers one request after the other.
+
+    Attributes:
+        since: When it last did what is bounded in time: began to come, to wait or to be read.
+        ends: Whether it is at its end, where what still comes is dropped.
+    """
 
     def __init__(self, server: _Server) -> None:
         self._server = server
@@ -162,10 +188,10 @@ class _Connection(asyncio.Protocol):
         self._waiting: deque[tuple[Request | Response, bool]] = deque()
         self._making: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._deaf = False  # what still comes is dropped
+        self.ends = False
         self._lingers = False
         self._paused = False
-        self._since = self._loop.time()
+        self.since = self._loop.time()
         # The request that is coming in.
         self._coming = False
         self._chunk = self._size = 0
@@ -180,6 +206,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._server.connections.add(self)
+        _make_room(self._server)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if peer else ""
@@ -190,11 +217,11 @@ class _Connection(asyncio.Protocol):
             self._server.empty.set()
         self._release()
         self._parser = None  # which knows us
-        self._deaf = True
+        self.ends = True
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf or self._parser is None:
+        if self.ends or self._parser is None:
             return
         self._chunk = len(data)
         try:
@@ -202,10 +229,10 @@ class _Connection(asyncio.Protocol):
         except HttpParserUpgrade:
             pass  # is refused already
         except HttpParserError as error:
-            if not self._deaf:  # else it is what follows the last request
+            if not self.ends:  # else it is what follows the last request
                 self._refuse(400, f"wanted HTTP/1.1, found a request that is none: {error}")
         else:
-            if self._coming and not self._deaf:
+            if self._coming and not self.ends:
                 self._size += self._chunk
                 if self._head and self._size > _LARGEST_HEAD:
                     self._refuse(431, f"wanted at most {_LARGEST_HEAD} bytes of header fields, found more")
@@ -213,7 +240,7 @@ class _Connection(asyncio.Protocol):
                     self._refuse_large()  # endless fields after the body, or chunks of a byte
 
     def pause_writing(self) -> None:
-        self._since = self._loop.time()
+        self.since = self._loop.time()
         self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
@@ -227,7 +254,7 @@ class _Connection(asyncio.Protocol):
         self._coming = self._head = True
         self._size = -self._chunk  # earlier requests may be in the same chunk
         self._length = 0
-        self._since = self._loop.time()
+        self.since = self._loop.time()
         self._url = self._content_type = b""
         self._body = []
 
@@ -244,9 +271,9 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._length += len(body)
         if self._length > self._server.largest_body:
-            if not self._deaf:
+            if not self.ends:
                 self._refuse_large()
-        elif not self._deaf:
+        elif not self.ends:
             self._body.append(body)
             if self._length > _SMALL:
                 self._server.held += self._length - self._held
@@ -257,7 +284,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         parser = self._parser
-        if parser is None or self._deaf:
+        if parser is None or self.ends:
             return
         self._coming = False
         self._release()
@@ -278,23 +305,36 @@ class _Connection(asyncio.Protocol):
 
     def look(self, now: float) -> None:
         """End it if it takes too long."""
-        waited = now - self._since
+        waited = now - self.since
         if self._making:
             if self._writable and waited > READ_TIMEOUT:
                 self._transport.abort()  # it does not read its answers
             return
-        if self._deaf and waited > _LINGER:
+        if self.ends and waited > _LINGER:
             self._transport.abort()
         elif self._coming and waited > READ_TIMEOUT:
             self._refuse(408, f"the request did not arrive within {READ_TIMEOUT:g} s")
         elif waited > IDLE_TIMEOUT:
             self._transport.close()
 
+    @property
+    def answers(self) -> bool:
+        """Whether an answer is made, or being sent."""
+        return self._making is not None
+
+    def give_way(self) -> None:
+        """End for the sake of others; for one that does not answer."""
+        self._refuse(503, f"more than {MOST_CONNECTIONS} connections at once, try again later")
+
+    def abort(self) -> None:
+        """End without a word."""
+        self._transport.abort()
+
     def finish(self) -> None:
         """Take no more requests, and end once what is being answered is: at once when nothing is."""
-        if self._making is None and not self._deaf:
+        if self._making is None and not self.ends:
             self._say(self._server.farewell)
-        self._deaf = True
+        self.ends = True
 
     def _release(self) -> None:
         self._server.held -= self._held
@@ -316,7 +356,7 @@ class _Connection(asyncio.Protocol):
         self._put(last, last=True)
 
     def _put(self, what: Request | Response, *, last: bool) -> None:
-        self._deaf = self._deaf or last
+        self.ends = self.ends or last
         self._waiting.append((what, last))
         if self._making is None:
             self._making = self._loop.create_task(self._make())
@@ -337,8 +377,8 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()  # nobody waits for an answer that never comes
             raise
         self._making = None
-        self._since = self._loop.time()
-        if self._deaf and not self._lingers:
+        self.since = self._loop.time()
+        if self.ends and not self._lingers:
             self._transport.close()
         elif self._paused:
             self._paused = False
