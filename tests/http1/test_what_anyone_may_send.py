@@ -263,9 +263,10 @@ async def test_longest_silent_give_way_to_many(monkeypatch: pytest.MonkeyPatch) 
         waits = await connected(WHOLE)
         await found.begun.wait()
         oldest = [await connected(begun) for begun in (b"", WHOLE[:-1])]
-        youngest = [await connected(b"") for _ in range(2)]
+        youngest = []
 
         for reader in oldest:
+            youngest.append(await connected(b""))
             status, head, message = await next_answer(reader)
             assert (status, message) == (503, b"more than 3 connections at once, try again later")
             assert "Retry-After" in head

@@ -40,7 +40,7 @@ MOST_HELD: Final = 32 * 1024 * 1024
 """Bytes of all large bodies that are arriving: who sends many of them slowly must not have our memory."""
 _SMALL: Final = 32 * 1024
 """Bytes of a body that do not count there: a review of a pod as people write it is always taken."""
-MOST_CONNECTIONS: Final = 500
+MOST_CONNECTIONS: Final = 400
 """From which on those that wait for no answer are ended, the longest silent first: each takes memory and a
 file. API servers have more only where that many wait."""
 _READ_AT_ONCE: Final = 32 * 1024
@@ -157,16 +157,14 @@ async def _look(server: _Server) -> None:
 
 
 def _make_room(server: _Server) -> None:
-    """End the connection that has been silent longest, where there are too many."""
+    """End a connection that waits for no answer where there are too many: one at its end, else the silent."""
     if len(server.connections) <= MOST_CONNECTIONS:
         return
     waiting = [connection for connection in server.connections if not connection.answers]
-    ending = [connection for connection in waiting if connection.ends]
-    silent = [connection for connection in waiting if not connection.ends]
-    if silent and len(server.connections) - len(ending) > MOST_CONNECTIONS:
-        min(silent, key=attrgetter("since")).give_way()
-    if ending and len(server.connections) > 2 * MOST_CONNECTIONS:
+    if ending := [connection for connection in waiting if connection.ends]:
         min(ending, key=attrgetter("since")).abort()
+    elif waiting:
+        min(waiting, key=attrgetter("since")).give_way()
 
 
 def _date() -> bytes:
