@@ -167,7 +167,8 @@ def wait_for(person: Person) -> None:
     """Wait until the page is shown and was seen."""
     import time
 
-    while not person.pages:
+    end = time.monotonic() + 30
+    while not person.pages and time.monotonic() < end:
         time.sleep(0.01)
     person.leave()
 

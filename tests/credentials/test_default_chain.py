@@ -360,8 +360,9 @@ async def test_leader_that_is_cancelled(toolbox: Toolbox) -> None:
     leader = asyncio.create_task(chain.get_token(SCOPE))
     await asyncio.sleep(0)
     followers = [asyncio.create_task(chain.get_token(SCOPE)) for _ in range(5)]
-    while not toolbox.runs_begun("az"):  # noqa: ASYNC110 - a process is no event
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while not toolbox.runs_begun("az"):  # noqa: ASYNC110 - a process is no event
+            await asyncio.sleep(0.01)
     leader.cancel()
 
     assert {token.token for token in await asyncio.gather(*followers)} == {"of-az"}

@@ -457,7 +457,7 @@ def test_somebody_else_waits_longer(toolbox: Toolbox) -> None:
     patient = workload_identity.AzureCliCredential(process_timeout=6)
     with ThreadPoolExecutor(1) as thread:
         first = thread.submit(patient.get_token, SCOPE)
-        while not (child.exists() and child.read_text().endswith("\n")):
+        while not (child.exists() and child.read_text().endswith("\n")) and not first.done():
             time.sleep(0.01)
         with pytest.raises(CredentialUnavailableError, match="another thread or event loop is asking"):
             workload_identity.AzureCliCredential(process_timeout=0.1).get_token(SCOPE)
@@ -472,8 +472,9 @@ async def test_cancelling_ends_the_tool(toolbox: Toolbox, name: str) -> None:
     credential = getattr(workload_identity.aio, TOOLS[name][0])()
     task = asyncio.create_task(credential.get_token(SCOPE))
     child = toolbox.folder / "child"
-    while not (child.exists() and child.read_text().endswith("\n")):  # noqa: ASYNC110 - a file is no event
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while not (child.exists() and child.read_text().endswith("\n")):  # noqa: ASYNC110 - a file is no event
+            await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -338,8 +338,9 @@ async def test_waiting_can_be_cancelled(people: EntraStandIn) -> None:
     device = Device(people, enters=None)
     credential = DeviceCodeCredential(prompt_callback=device, disable_instance_discovery=True)
     task = asyncio.create_task(credential.get_token(SCOPE))
-    while not people.requests:  # noqa: ASYNC110 - the stand-in knows no event of this loop
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(30):
+        while not people.requests:  # noqa: ASYNC110 - the stand-in knows no event of this loop
+            await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
