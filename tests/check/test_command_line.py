@@ -3,11 +3,15 @@
 import io
 import json
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from socket import create_server
 from types import SimpleNamespace
@@ -15,9 +19,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from aiohttp import web
 from kubernetes.config import incluster_config
 
-from testkit.ailments import Patient
+from testkit import loopback
+from testkit.ailments import Patient, taking_away
 from testkit.installation import CONFIGURATION
 from workload_identity_operator import contract
 from workload_identity_operator.__main__ import main
@@ -105,14 +111,9 @@ def test_what_may_pass_is_looked_at_again(
 ) -> None:
     """After a change, operator and API servers need a moment: what is so for no longer is not told."""
     kind = "MutatingWebhookConfiguration"
-    never = [{"name": "unwired", "expression": "false"}]
     waited = list[float]()
     with ExitStack() as fault:
-        fault.enter_context(
-            outside.edited(
-                kind, CONFIGURATION, "", lambda found: found["webhooks"][0].update(matchConditions=never)
-            )
-        )
+        fault.enter_context(taking_away(outside, last=True))
         outside.becomes({("wiring-not-in-force", f"{kind} {CONFIGURATION}")})
 
         def wait(seconds: float) -> None:
@@ -265,6 +266,43 @@ def test_nobody_answers(tmp_path: Path) -> None:
     done = run("check", f"--kubeconfig={path}")
 
     assert (done.returncode, "no answer from https://127.0.0.1:1" in done.stderr) == (2, True), done
+
+
+def test_time_is_the_api_servers(tmp_path: Path) -> None:
+    """By its clock it judges certificates; the one of an administrator's machine may be wrong."""
+
+    async def version(_: web.Request) -> web.Response:
+        date = format_datetime(datetime.now(UTC) + timedelta(hours=5), usegmt=True)
+        return web.json_response({"gitVersion": "v1.36.3"}, headers={"Date": date})
+
+    application, path = web.Application(), tmp_path / "kubeconfig"
+    application.router.add_get("/version", version)
+    with loopback.listening("127.0.0.1", 0) as listener, loopback.serving(application, listener, None):
+        cluster = {"name": "c", "cluster": {"server": loopback.address(listener, "http")}}
+        context = {"name": "c", "context": {"cluster": "c", "user": "c"}}
+        whole = {"clusters": [cluster], "contexts": [context], "users": [], "current-context": "c"}
+        path.write_text(json.dumps(whole), encoding="utf-8")
+        api = gathering.connect(str(path), "")
+        api.get("/version")
+
+    assert round((api.now() - time.time()) / 3600) == 5
+
+
+def test_whoever_interrupts_it_sees_no_traceback(tmp_path: Path) -> None:
+    """The exit status is a shell's for that, and none of those that say something of the cluster."""
+    path = tmp_path / "kubeconfig"
+    with loopback.listening("127.0.0.1", 0) as silent:
+        cluster = {"name": "c", "cluster": {"server": loopback.address(silent, "http")}}
+        context = {"name": "c", "context": {"cluster": "c", "user": "c"}}
+        whole = {"clusters": [cluster], "contexts": [context], "users": [], "current-context": "c"}
+        path.write_text(json.dumps(whole), encoding="utf-8")
+        command = [sys.executable, "-m", "workload_identity_operator", "check", f"--kubeconfig={path}"]
+        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        with silent.accept()[0]:
+            child.send_signal(signal.SIGINT)
+            _, told = child.communicate(timeout=60)
+
+    assert (child.returncode, "Traceback" in told) == (130, False), told
 
 
 def test_credentials_from_a_program(outside: Patient, at: str, tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """Judgements by hand, of what no cluster of ours can be: other issuers, tenants, clouds."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.resources import files
 from typing import Any
 
 import pytest
+import yaml
 
+from testkit.manifests import rendered
 from workload_identity_operator import contract
 from workload_identity_operator.__main__ import flags_of
 from workload_identity_operator.certificates import issue
@@ -107,6 +111,60 @@ def test_what_entra_says_of_the_tenant(answer: dict[str, Any] | None, codes: set
     found = {one.code for one in report_on(cluster, releases_of(cluster, flags_of)).findings}
 
     assert found & {"tenant-unknown"} == codes
+
+
+@pytest.mark.parametrize(("ahead", "told"), [(-600.0, "10 minutes ahead"), (600.0, "behind"), (200.0, "")])
+def test_a_clock_that_is_not_entras(ahead: float, told: str) -> None:
+    """Tokens of the API server's future are refused; some minutes are not minded."""
+    cluster = seen(tenants={TENANT: Fetched("https://login.example", {"issuer": "x"}, ahead=ahead)})
+
+    found = [one.found for one in issuer_findings(cluster) if one.code == "clock-differs"]
+
+    assert len(found) == bool(told)
+    assert all(told in one for one in found)
+
+
+def test_where_nothing_is_installed() -> None:
+    """That is all there is to say of the installation."""
+    cluster = Cluster("https://example.com", "v1.36.3", objects={MWC: []})
+
+    found = report_on(cluster, releases_of(cluster, flags_of)).findings
+
+    assert [(one.code, str(one.object)) for one in found] == [
+        ("not-installed", "Cluster https://example.com")
+    ]
+
+
+def test_pods_that_lack_another_label() -> None:
+    """Where the chart's webhook wants one more, a labelled pod without it is not wired."""
+    cluster = seen()
+    labels = {contract.USE_LABEL: "true", "team": "a"}
+    webhook = {"name": contract.WEBHOOK_NAME, "objectSelector": {"matchLabels": labels}, "clientConfig": {}}
+    cluster.objects[MWC][0]["webhooks"] = [webhook]
+    spec = {"containers": [{"name": "app"}]}
+    metadata = {"name": "web", "namespace": "a", "uid": "1", "labels": {contract.USE_LABEL: "true"}}
+    cluster.objects["Pod"] = [{"metadata": metadata, "spec": spec, "status": {}}]
+
+    found = report_on(cluster, releases_of(cluster, flags_of)).findings
+
+    assert [str(one.object) for one in found if one.code == "pod-left-out"] == ["Pod a/web"]
+
+
+def test_a_job_that_has_ended_makes_no_pods() -> None:
+    """Whatever would be in their way: its ServiceAccount can be gone by now."""
+    cluster = seen()
+    labels = {contract.USE_LABEL: "true"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app"}]}}
+    ended = {"conditions": [{"type": "Complete", "status": "True"}]}
+    jobs: list[dict[str, Any]] = [
+        {"kind": "Job", "metadata": {"name": name, "namespace": "a", "uid": name}, "status": status}
+        for name, status in (("done", ended), ("runs", {}))
+    ]
+    cluster.objects |= {"Job": [one | {"spec": {"template": template}} for one in jobs], "ServiceAccount": []}
+
+    found = report_on(cluster, releases_of(cluster, flags_of)).findings
+
+    assert [str(one.object) for one in found if one.code == "account-missing"] == ["Job a/runs"]
 
 
 def kept_by_another(*, there: bool) -> Cluster:
@@ -259,6 +317,37 @@ def test_skipping_a_container_that_a_mesh_adds(pods: list[str], meshes: list[str
     found = report_on(cluster, releases_of(cluster, flags_of)).findings
 
     assert ("skips-nothing" in {one.code for one in found}) is told
+
+
+ENDPOINT = {
+    "annotationSuffix": "identity-binding",
+    "audience": "api://AKSIdentityBinding",
+    "azureKubernetesTokenProxy": "https://kubernetes.default.svc",
+}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"azureEnvironment": "AzureChinaCloud"}, {"audience": "api://own", "customTokenEndpoint": ENDPOINT}],
+    ids=["as-it-is", "another-cloud", "endpoint"],
+)
+def test_by_what_the_webhook_is_asked(values: dict[str, Any]) -> None:
+    """Its expression is the chart's for the release's values; whatever else it says is an edit."""
+    rules = (files("workload_identity_operator.check") / "rules.json").read_text(encoding="utf-8")
+    cluster = Cluster("https://example.com", "v1.36.3", rules=json.loads(rules))
+    for one in yaml.safe_load_all(rendered({"engine": "policy", **values})):
+        if one:
+            one["metadata"] |= {"resourceVersion": "1", "uid": one["metadata"]["name"]}
+            cluster.objects.setdefault(one["kind"], []).append(one)
+
+    def edits() -> list[str]:
+        found = report_on(cluster, releases_of(cluster, flags_of)).findings
+        return [one.found for one in found if (one.code, one.object.kind) == ("object-edited", MWC)]
+
+    assert edits() == []
+    (condition,) = cluster.all(MWC)[0]["webhooks"][0]["matchConditions"]
+    condition["expression"] += " && true"
+    assert edits() == ['matchCondition "unwired"']
 
 
 def test_a_consequence_is_not_told() -> None:

@@ -16,7 +16,7 @@ import trustme
 from aiohttp import web
 
 from testkit import loopback
-from testkit.ailments import SECRET, Patient, Place, trusting
+from testkit.ailments import SECRET, Patient, Place, taking_away, trusting
 from testkit.installation import CONFIGURATION, NAMESPACE, RELEASE
 from testkit.neighbours import installed, peer_configuration
 from testkit.workloads import CLIENT, LABELS, eventually, pod
@@ -394,10 +394,15 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     return on_webhook(patient, objectSelector={})
 
 
-@seed(OUTSIDE, "wiring-not-in-force", f"{MWC} {CONFIGURATION}", alone=True)
+@seed(OUTSIDE, "object-edited", f"{MWC} {CONFIGURATION}", alone=True)
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
-    never = [{"name": "unwired", "expression": "false"}]
-    return on_webhook(patient, matchConditions=never)
+    """By which pods that the policy leaves are never wired, or some of them."""
+
+    def change(found: dict[str, Any]) -> None:
+        (condition,) = found["webhooks"][0]["matchConditions"]
+        condition["expression"] = f"!has(object.metadata.labels.legacy) && ({condition['expression']})"
+
+    return patient.edited(MWC, CONFIGURATION, "", change)
 
 
 @seed(OUTSIDE, "object-edited", f"{MWC} {CONFIGURATION}", alone=True)
@@ -417,6 +422,47 @@ def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
 def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
     only = {"matchLabels": {**LABELS, "team": "a"}}
     return on_webhook(patient, objectSelector=only)
+
+
+@seed(OUTSIDE, "policy-not-in-force", f"MutatingAdmissionPolicy {RELEASE}", alone=True)
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    return taking_away(patient, last=False)
+
+
+@seed(OUTSIDE, "wiring-not-in-force", f"{MWC} {CONFIGURATION}", alone=True)
+def _(patient: Patient, _: Place) -> AbstractContextManager[None]:
+    return taking_away(patient, last=True)
+
+
+@seed(OUTSIDE, "enforcer", f"{MWC} {CONFIGURATION}", alone=True)
+@contextmanager
+def _(patient: Patient, place: Place) -> Iterator[None]:
+    """On AKS, whose namespaces say so."""
+    aks = {"kubernetes.azure.com/managedby": "aks"}
+    patient.edit("Namespace", place.name, "", lambda found: found["metadata"]["labels"].update(aks))
+
+    def change(found: dict[str, Any]) -> None:
+        found["metadata"]["annotations"].pop("admissions.enforcer/disabled")
+        terms = found["webhooks"][0]["namespaceSelector"]["matchExpressions"]
+        terms[:] = [one for one in terms if one["key"] != "control-plane"]
+
+    for account in ("billing", "default"):
+        place.annotate(account, {})
+    with patient.edited(MWC, CONFIGURATION, "", change):
+        yield
+
+
+@seed(OUTSIDE, "pod-wired-wrong", "Pod {}/web")
+def _(_: Patient, place: Place) -> None:
+    """Somebody changed his mind about the container that was to be left alone."""
+    place.pod(
+        metadata={"labels": LABELS, "annotations": {SKIP: "side"}},
+        spec={
+            "containers": [{"name": name, "image": "x"} for name in ("app", "side")],
+            "serviceAccountName": "billing",
+        },
+    )
+    place.edit("Pod", "web", lambda found: found["metadata"]["annotations"].pop(SKIP))
 
 
 @seed(OUTSIDE, "validation-off", f"ValidatingAdmissionPolicy {RELEASE}", alone=True)

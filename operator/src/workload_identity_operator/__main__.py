@@ -22,6 +22,8 @@ from workload_identity_operator.shapes import is_object_name
 _DEFAULTS: Final = {field.name: field.default for field in fields(Flags)}
 _ONE_DASH: Final = re.compile(r"-[a-z][a-z-]+(=.*)?", re.DOTALL)
 _TRUE, _FALSE = ("true", "1", "t"), ("false", "0", "f")
+_INTERRUPTED: Final = 130
+"""Exit status, as shells have it."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -218,6 +220,8 @@ def main() -> None:
         return
     try:
         status = cli(arguments, standalone_mode=False)
+    except click.Abort:  # Ctrl-C
+        sys.exit(_INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as wrong:
         click.echo(wrong.format_message(), err=True)
         sys.exit(2)

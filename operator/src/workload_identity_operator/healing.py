@@ -94,6 +94,13 @@ def is_restartable(reference: Mapping[str, str], namespace: str) -> bool:
     return reference.get("kind") in RESTARTED and path_of(reference, namespace) is not None
 
 
+def reference_to(workload: Json) -> Json:
+    """Return apiVersion, kind and name of a workload of a kind that we know, as ownerReferences have them."""
+    kind = workload["kind"]
+    version = next((version for version, known in _PATHS if known == kind), "")
+    return {"apiVersion": version, "kind": kind, "name": workload["metadata"]["name"]}
+
+
 def path_of(reference: Mapping[str, str], namespace: str) -> str | None:
     """Return where the object of an ownerReference is; None for kinds that we do not know."""
     pattern = _PATHS.get((reference.get("apiVersion", ""), reference.get("kind", "")))

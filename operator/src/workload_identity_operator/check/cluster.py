@@ -28,11 +28,13 @@ class Fetched:
         url: What was asked for.
         body: The JSON object in the answer; None when it is none.
         fault: Why there is none, "" when there is.
+        ahead: By how many seconds the clock there is ahead of the API server's; 0 where it did not tell.
     """
 
     url: str
     body: Json | None
     fault: str = ""
+    ahead: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,9 @@ class Cluster:
         issued_keys: The public key set.
         tenants: What Entra says of a tenant's id; by id.
         rules: What the chart of this very program says in its ValidatingAdmissionPolicies whatever its values
-            are: parts of their specs, by the names that they have in a release of the usual name.
-        now: The moment of looking, seconds since the epoch.
+            are: parts of their specs, by the names that they have in a release of the usual name; and, as
+            "unwired", by which expression its webhook is asked, "plain" and with a token "endpoint".
+        now: The moment of looking by the API server's clock, seconds since the epoch.
     """
 
     server: str

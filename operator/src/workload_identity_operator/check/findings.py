@@ -205,6 +205,11 @@ CODES: Final[Mapping[str, Code]] = {
     "issuer-algorithm": Code(
         "error", "tokens are not signed RS256, the only way that Entra accepts", "sign with an RSA key"
     ),
+    "clock-differs": Code(
+        "error",
+        "the API server's clock is not Entra's: tokens are not valid yet, or end early",
+        "have the control plane's machines keep time (NTP)",
+    ),
     # ServiceAccounts, namespaces, workloads.
     "annotation-unknown": Code(
         "warning",

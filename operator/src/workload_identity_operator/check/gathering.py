@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from importlib.resources import files
 from pathlib import Path
 from socket import create_connection
@@ -152,11 +153,13 @@ class Api:
         server: Its URL.
         authority: File with the authorities that it is trusted by; "" for the system's.
         namespace: Which one is meant where nobody names one, as kubectl has it.
+        ahead: By how many seconds its clock is ahead of ours, as it told last.
     """
 
     def __init__(self, client: kubernetes_client.ApiClient, namespace: str) -> None:
         self._client = client
         self.namespace = namespace
+        self.ahead = 0.0
         self.server = str(client.configuration.host).rstrip("/")
         self.authority = str(client.configuration.ssl_ca_cert or "")
 
@@ -180,6 +183,7 @@ class Api:
             )
             answer = self._client.call_api(*request, _request_timeout=(PUBLIC_WITHIN, ANSWER_WITHIN))
             text = answer.read()  # type: ignore[no-untyped-call]  # as are all answers
+            self.ahead = _ahead(answer.getheader("Date"))  # type: ignore[no-untyped-call]
         except (TransportError, OSError, kubernetes_client.ApiException) as error:
             raise Refused(0, f"no answer from {self.server}: {_reason(error)}") from error
         try:
@@ -190,6 +194,10 @@ class Api:
             told = found.get("message") if isinstance(found, dict) else None
             raise Refused(answer.status, str(told or answer.reason or "no JSON"))
         return found
+
+    def now(self) -> float:
+        """Return the time by its clock, by which it judges certificates; ours may be wrong."""
+        return time.time() + self.ahead
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
         """Return the object there."""
@@ -266,7 +274,7 @@ def look(api: Api, how: Looking) -> tuple[Cluster, list[Release]]:
             raise CannotLook(f"{refused}: {advice}") from refused
         version = ""
     rules = json.loads((files("workload_identity_operator.check") / "rules.json").read_text(encoding="utf-8"))
-    eyes = _Eyes(api, how, Cluster(api.server, version, how.namespace, rules=rules, now=time.time()))
+    eyes = _Eyes(api, how, Cluster(api.server, version, how.namespace, rules=rules, now=api.now()))
     eyes.look()
     cluster = eyes.cluster
     if not cluster.objects:
@@ -702,16 +710,20 @@ class _Eyes:
         status = 200
         try:
             with opener.open(request, timeout=PUBLIC_WITHIN) as answer:
-                text = answer.read(LONGEST_DOCUMENT)
+                text, told = answer.read(LONGEST_DOCUMENT), answer.headers
         except HTTPError as error:
-            status, text = error.code, error.read(LONGEST_DOCUMENT)
+            status, text, told = error.code, error.read(LONGEST_DOCUMENT), error.headers
         try:
             body = json.loads(text)
         except ValueError:
             body = None
         if status >= _FAILED and not (isinstance(body, dict) and "error" in body):
             return Fetched(url, None, f"HTTP status {status}")
-        return Fetched(url, body) if isinstance(body, dict) else Fetched(url, None, "no JSON object")
+        if not isinstance(body, dict):
+            return Fetched(url, None, "no JSON object")
+        # What somebody between us has kept says when it was made.
+        date = None if "Age" in told else told.get("Date")
+        return Fetched(url, body, ahead=_ahead(date) - self._api.ahead if date else 0.0)
 
     def _look_at_server(self, url: str, bundle: str) -> None:
         """Learn what answers at the webhook's URL, if it answers here."""
@@ -803,6 +815,15 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     if not done:
         raise TimeoutError(f"no answer within {seconds:g} s")
     return done[0]
+
+
+def _ahead(told: str | None) -> float:
+    """Return by how many seconds a clock is ahead of ours, by an answer's header Date; 0 within a second."""
+    try:
+        seconds = parsedate_to_datetime(told or "").timestamp() - time.time()
+    except ValueError:
+        return 0.0
+    return seconds if abs(seconds) > 1 else 0.0
 
 
 def _slim(found: Json) -> Json:

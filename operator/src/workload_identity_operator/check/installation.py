@@ -385,6 +385,10 @@ def _edits_of_webhook(cluster: Cluster, release: Release, webhook: Json) -> Iter
     others = [one["name"] for one in webhook.get("matchConditions") or () if one["name"] != _UNWIRED]
     if others:
         yield f"matchConditions {', '.join(map(quoted, others))}"
+    stored = next((one for one in webhook.get("matchConditions") or () if one["name"] == _UNWIRED), None)
+    wanted = _condition(cluster, release)
+    if stored and wanted and wanted.split() != stored["expression"].split():
+        yield f"matchCondition {quoted(_UNWIRED)}"
     if (where := webhook.get("namespaceSelector")) and _differs(where, _namespaces(cluster, release)):
         yield f"namespaceSelector {quoted(json.dumps(where), 300)}"
     policy = _declared_policy(cluster, release.name, release.namespace)
@@ -392,6 +396,19 @@ def _edits_of_webhook(cluster: Cluster, release: Release, webhook: Json) -> Iter
     selector = webhook.get("objectSelector")
     if pods is not None and _terms(selector, contract.USE_LABEL) != _terms(pods, contract.USE_LABEL):
         yield f"objectSelector {quoted(json.dumps(selector), 300)}"
+
+
+def _condition(cluster: Cluster, release: Release) -> str:
+    """Return by which expression the webhook is asked beside a policy; "" where settings are not known."""
+    settings, conditions = release.settings, cluster.rules.get("unwired", {})
+    endpoint = settings.token_endpoint if settings else None
+    if settings is None or (endpoint is None and release.keys.endpoint != ""):
+        return ""
+    text = str(conditions.get("endpoint" if endpoint else "plain", ""))
+    if endpoint:
+        text = text.replace(f"{contract.USE_LABEL}-annotation", endpoint.annotation)
+        text = text.replace('"ENDPOINT"', json.dumps(endpoint.audience))
+    return text.replace('"AUDIENCE"', json.dumps(settings.audience))
 
 
 def _namespaces(cluster: Cluster, release: Release) -> Json | None:

@@ -17,6 +17,8 @@ from workload_identity_operator.shapes import Json
 DISCOVERY: Final = "/.well-known/openid-configuration"
 _INSIDE: Final = (".svc", ".local", ".internal", ".cluster", ".lan", ".home.arpa")
 _RS256: Final = "RS256"
+_CLOCKS_APART: Final = 5 * 60.0
+"""Seconds that Entra does not mind."""
 
 
 def issuer_of(cluster: Cluster) -> str:
@@ -56,6 +58,7 @@ def why_not_public(url: str) -> str:
 
 def issuer_findings(cluster: Cluster) -> Iterator[Finding]:
     """Yield what is wrong with issuer, documents and keys."""
+    yield from _clock_findings(cluster)
     issuer = issuer_of(cluster)
     if not issuer:
         return
@@ -95,6 +98,21 @@ def issuer_findings(cluster: Cluster) -> Iterator[Finding]:
             "publish the API server's own document",
         )
     yield from _key_findings(cluster, about, document)
+
+
+def _clock_findings(cluster: Cluster) -> Iterator[Finding]:
+    ahead = next((-told.ahead for told in cluster.tenants.values() if told.ahead), 0.0)
+    if abs(ahead) <= _CLOCKS_APART:
+        return
+    found = f"{abs(ahead) / 60:.0f} minutes "
+    found += "ahead: its tokens are not valid yet" if ahead > 0 else "behind: its tokens end so much earlier"
+    yield Finding(
+        "clock-differs",
+        Object("Cluster", cluster.server),
+        "the API server's clock, by which tokens are made, as Entra's",
+        found,
+        "set the clocks of the control plane's machines, and have them keep time (NTP)",
+    )
 
 
 def _unreachable(about: Object, fetched: Fetched, what: str) -> Finding:

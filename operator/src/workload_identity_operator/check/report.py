@@ -46,7 +46,7 @@ _CAUSES: Final[Mapping[str, frozenset[str]]] = {
         "rights-missing",
         "settings-invalid",
     },
-    "policy-not-in-force": _POLICY,
+    "policy-not-in-force": _POLICY | {"wiring-not-in-force"},
     "replicas-unavailable": frozenset({"webhook-without-endpoints"}),
 }
 """What each consequence is not told beside: codes, some of them for a kind of object only."""

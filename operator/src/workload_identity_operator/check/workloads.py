@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from workload_identity_operator import audit, contract
+from workload_identity_operator import audit, contract, healing
 from workload_identity_operator.accounts import ours
 from workload_identity_operator.check.annotations import (
     ACCOUNT,
@@ -276,7 +276,7 @@ def _left_out(
         wanting = [
             str(one.about)
             for one in groups
-            if one.namespace == name and _is_chosen(cluster, release, one.template)
+            if one.namespace == name and not _makes_none(one) and _is_chosen(cluster, release, one.template)
         ]
         wanting += [
             str(object_of(ACCOUNT, one))
@@ -320,7 +320,7 @@ def _group_findings(
 ) -> Iterator[Finding]:
     pod, about = group.template, group.about
     annotations, labels = annotations_of(pod), labels_of(pod)
-    if contract.MIRROR_POD in annotations or (group.kind == POD and _ended(pod)):
+    if contract.MIRROR_POD in annotations or _makes_none(group):
         return
     use = use_of(pod)
     if use not in {None, "true", "false"}:
@@ -706,6 +706,16 @@ def _ended(pod: Mapping[str, Any]) -> bool:
     return phase in _FINISHED or bool(pod["metadata"].get("deletionTimestamp"))
 
 
+def _makes_none(group: Group) -> bool:
+    """Whether it has ended, and so makes no pods any more: a pod, or a Job that is complete or has failed."""
+    if group.kind == POD:
+        return _ended(group.root)
+    conditions = (group.root.get("status") or {}).get("conditions") or ()
+    return group.kind == "Job" and any(
+        one.get("type") in {"Complete", "Failed"} and one.get("status") == "True" for one in conditions
+    )
+
+
 def _pod_findings(cluster: Cluster, release: Release | None, group: Group) -> Iterator[Finding]:
     if release is None or not cluster.saw(ACCOUNT):
         return
@@ -771,11 +781,9 @@ def is_unchanged_since(account: Json, pod: Json) -> bool:
 
 
 def _renewal(group: Group) -> str:
-    where, about = f"kubectl -n {group.namespace}", group.about
-    if about.kind in {"Deployment", "StatefulSet", "DaemonSet"}:
-        return f"{where} rollout restart {about.kind.lower()}/{about.name}"
-    if about.kind == "CronJob":
-        return "its next Job will have it; or delete the pod"
-    if about.kind == POD:
-        return f"delete it and make it anew: {where} get pod {about.name} -o yaml has what to keep"
-    return f"delete its pods: {about.kind} makes them anew" if about.kind != "Job" else "make the Job anew"
+    if group.kind != POD:
+        return healing.by_hand(healing.reference_to(group.root), group.namespace, group.root)
+    if owner := controller_of(group.root):
+        return healing.by_hand(owner, group.namespace)
+    where, name = f"kubectl -n {group.namespace}", group.about.name
+    return f"delete it and make it anew: {where} get pod {name} -o yaml has what to keep"

@@ -8,6 +8,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import trustme
+from aiohttp import web
+
+from testkit import loopback
 from testkit.control_plane import ControlPlane
 from testkit.issuer import Issuer
 from testkit.workloads import CLIENT, eventually, pod
@@ -48,6 +52,7 @@ _PLACES: Mapping[str, str] = {
     "ValidatingAdmissionPolicyBinding": f"{_ADMISSION}/validatingadmissionpolicybindings",
 }
 _API_VERSIONS: Mapping[str, str] = {
+    "MutatingWebhookConfiguration": "admissionregistration.k8s.io/v1",
     "Deployment": "apps/v1",
     "CronJob": "batch/v1",
     "EndpointSlice": "discovery.k8s.io/v1",
@@ -202,6 +207,44 @@ class Patient:
             place.account("default")
             place.account("billing", {contract.CLIENT_ID: CLIENT})
             yield place
+
+
+@contextmanager
+def taking_away(patient: Patient, *, last: bool) -> Iterator[None]:
+    """Have a webhook of somebody else's take from pods what they were given before it.
+
+    The first one takes what the policy gave; the last one also what our webhook did, each time.
+    """
+
+    async def undo(request: web.Request) -> web.Response:
+        uid = (await request.json())["request"]["uid"]
+        paths = ("/spec/volumes", "/spec/containers/0/volumeMounts", "/spec/containers/0/env")
+        patch = json.dumps([{"op": "add", "path": path, "value": []} for path in paths])
+        response = {"uid": uid, "allowed": True, "patchType": "JSONPatch"}
+        response["patch"] = b64encode(patch.encode()).decode()
+        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+        return web.json_response(review)
+
+    authority, application = trustme.CA(), web.Application()
+    application.router.add_post("/undo", undo)
+    tls = loopback.server_tls(authority, "127.0.0.1")
+    with loopback.listening("127.0.0.1", 0) as listener, loopback.serving(application, listener, tls):
+        bundle = b64encode(authority.cert_pem.bytes()).decode()
+        pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+        webhook = {
+            "name": "undo.example.com",
+            "clientConfig": {"url": f"{loopback.address(listener)}/undo", "caBundle": bundle},
+            "rules": [pods],
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+            "reinvocationPolicy": "IfNeeded" if last else "Never",
+        }
+        kind, name = "MutatingWebhookConfiguration", "zz-others" if last else "aa-others"
+        patient.create({"kind": kind, "metadata": {"name": name}, "webhooks": [webhook]})
+        try:
+            yield
+        finally:
+            patient.delete(kind, name)
 
 
 @dataclass(slots=True)

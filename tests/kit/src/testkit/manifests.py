@@ -1,6 +1,6 @@
 """What the repository keeps of the chart, for people who read it there: made anew by `make manifests`.
 
-`check/rules.json` in the operator is what `check` compares the validating policies of a cluster with.
+`check/rules.json` in the operator is what `check` compares validating policies and webhook of a cluster with.
 `manifests/install.yaml` is the chart rendered with its default values, for `envsubst | kubectl apply` on any
 cluster; `manifests/policy.yaml` adds what only newer API servers take; the chart's README.md has a table of
 values.yaml, docs/check.md one of what `check` finds.
@@ -143,9 +143,31 @@ def static(rendering: str) -> str:
     return "\n---\n\n".join([HEADER, *_documents(rendering)])
 
 
+def conditions() -> dict[str, str]:
+    """Return the expression by which the webhook is asked beside a policy, without and with a token endpoint.
+
+    Audiences and the annotation that asks for the endpoint are named as what they are.
+    """
+    endpoint = {
+        "annotationSuffix": "annotation",
+        "audience": "ENDPOINT",
+        "azureKubernetesTokenProxy": "https://example.com",
+    }
+    found = {}
+    for name, more in (("plain", {}), ("endpoint", {"customTokenEndpoint": endpoint})):
+        text = rendered({"engine": "policy", "audience": "AUDIENCE", **more}, tests=False)
+        documents = (one for one in yaml.safe_load_all(text) if one)
+        (webhook,) = (one for one in documents if one["kind"] == "MutatingWebhookConfiguration")
+        (found[name],) = (one["expression"] for one in webhook["webhooks"][0]["matchConditions"])
+    return found
+
+
 def rules_of(rendering: str) -> str:
-    """Return what the validating policies of a rendering say whatever the values, as JSON by their names."""
-    found = {
+    """Return what the validating policies of a rendering say whatever the values, as JSON by their names.
+
+    With them, as `unwired`, `conditions`.
+    """
+    found: dict[str, Any] = {
         one["metadata"]["name"]: {
             **{key: value for key, value in one["spec"].items() if key != "matchConstraints"},
             "matchConstraints": {"resourceRules": one["spec"]["matchConstraints"]["resourceRules"]},
@@ -153,7 +175,7 @@ def rules_of(rendering: str) -> str:
         for one in yaml.safe_load_all(rendering)
         if one and one["kind"] == "ValidatingAdmissionPolicy"
     }
-    return json.dumps(found, indent=2, sort_keys=True) + "\n"
+    return json.dumps(found | {"unwired": conditions()}, indent=2, sort_keys=True) + "\n"
 
 
 def static_policy(rendering: str) -> str:
