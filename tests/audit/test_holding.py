@@ -27,6 +27,31 @@ class Api:
         return {}
 
 
+@pytest.mark.parametrize(("said", "taken"), [(3600, False), (None, True)])
+def test_a_lease_says_itself_how_long_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, said: int | None, *, taken: bool
+) -> None:
+    """Whoever holds it may be of a version that renews it more seldom; one that does not say is as ours."""
+    monkeypatch.setattr(lease, "RENEW_EVERY", 0.0)
+    monkeypatch.setattr(lease, "DURATION", 0.0)
+    api = Api()
+    api.spec = {"holderIdentity": "other", "leaseDurationSeconds": said}
+
+    async def held() -> bool:
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            begun.set()
+
+        holding = asyncio.create_task(lease.Lease(cast("Any", api), "a", "b").run(work))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        holding.cancel()
+        return begun.is_set()
+
+    assert asyncio.run(held()) is taken
+
+
 def test_who_gets_no_answer_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another one may hold the Lease by the time that a request is given up."""
     monkeypatch.setattr(lease, "RENEW_EVERY", 0.01)

@@ -9,7 +9,7 @@ from testkit.workloads import CLIENT, Namespace, env_of, eventually, pod
 from workload_identity_operator import contract
 
 WITHIN = 90
-"""Seconds; a Lease that was not given back is free after 15."""
+"""Seconds; it takes some, and more on a busy machine."""
 
 
 def lease(served: Served) -> dict[str, Any]:
@@ -62,14 +62,16 @@ def test_another_takes_over_from_one_that_was_killed(inside: Namespace, served: 
     eventually(lambda: len(pods_of(inside, "kept")) == 2, WITHIN)
     inside.kubectl("annotate", "serviceaccount", "kept", f"{contract.CLIENT_ID}-")
     eventually(lambda: outdated(served.operator) == 2, WITHIN)
-    with second_running(served) as second, second_running(served) as third:
+    with second_running(served) as second:
         # Whoever holds it now is the one that all tests here share, and stays: so the Lease is given away.
-        taken = json.dumps({"spec": {"holderIdentity": "killed", "renewTime": None}})
+        taken = json.dumps(
+            {"spec": {"holderIdentity": "killed", "renewTime": None, "leaseDurationSeconds": 2}}
+        )
         where = (f"--namespace={NAMESPACE}", "--type=merge", f"--patch={taken}")
         served.plane.kubectl("patch", "lease", RELEASE, *where)
 
         holder = eventually(lambda: (one := lease(served)["holderIdentity"]) != "killed" and one, WITHIN)
-        eventually(lambda: sum(map(outdated, (served.operator, second, third))) == 2, WITHIN)
+        eventually(lambda: sum(map(outdated, (served.operator, second))) == 2, WITHIN)
         inside.account("web")
         inside.create(workload("Deployment", "web", "web"))
         eventually(lambda: len(pods_of(inside, "web")) == 2, WITHIN)
@@ -77,7 +79,5 @@ def test_another_takes_over_from_one_that_was_killed(inside: Namespace, served: 
 
         eventually(lambda: events_of(inside, "Deployment", "web").get("PodsUnwired"), WITHIN)
         assert lease(served)["holderIdentity"] == holder
-        wired = [
-            one.metric('workload_identity_pods{state="unwired"}') for one in (served.operator, second, third)
-        ]
-        assert sorted(map(bool, wired)) == [False, False, True]
+        wired = [one.metric('workload_identity_pods{state="unwired"}') for one in (served.operator, second)]
+        assert sorted(map(bool, wired)) == [False, True]

@@ -85,7 +85,7 @@ def seen(cluster: Cluster) -> Mapping[str, Mapping[Right, Sequence[Behaviour]]]:
     """Have all behaviours happen, and return which of them used each right, by mode; nothing was refused."""
     found = {}
     for mode, (values, behaviours) in BEHAVIOURS.items():
-        release = Release(cluster.plane, values)
+        release = Release(cluster.plane, values, calmly=False)
         release.install()
         granted = release.granted()
         by_right: dict[Right, list[Behaviour]] = {right: [] for right in granted}
@@ -191,7 +191,7 @@ def test_helm_test_uses_its_rights(cluster: Cluster) -> None:
     try:
         with release.running():
             release.expect(release.operator.ready, "ready")
-            told_too_early = rehearse(release)
+            told_too_early = rehearse(release, timeout=2)
             be_nodes(release)
             told = rehearse(release)
     finally:

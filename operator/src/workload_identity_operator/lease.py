@@ -18,7 +18,7 @@ from workload_identity_operator.kube import ApiError, KubeApi
 from workload_identity_operator.shapes import Json
 
 DURATION: Final = 15.0
-"""Seconds from its last renewal until a Lease may be taken over."""
+"""Seconds from its last renewal until a Lease of ours may be taken over; it says so itself."""
 RENEW_EVERY: Final = 5.0
 """Seconds."""
 _GIVE_UP_AFTER: Final = DURATION - RENEW_EVERY / 2
@@ -110,7 +110,7 @@ class Lease:
             self._seen, self._seen_at = self._version, now
         if holder == self.us:
             return await self._write({}) or None
-        if holder and now - self._seen_at < DURATION:
+        if holder and now - self._seen_at < (spec.get("leaseDurationSeconds") or DURATION):
             return False
         changes = int(spec.get("leaseTransitions") or 0) + 1
         return await self._write({"acquireTime": _now(), "leaseTransitions": changes})

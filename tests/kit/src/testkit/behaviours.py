@@ -59,11 +59,13 @@ class Release:
         plane: The cluster.
         values: Of the release.
         patience: Seconds that `expect` waits.
+        calmly: Whether `calm` waits; it need not where nothing is taken away.
     """
 
     plane: ControlPlane
     values: Mapping[str, Any]
     patience: float = 60
+    calmly: bool = True
     _operator: Operator | None = None
     _inside: Namespace | None = None
     _started: float = 0.0
@@ -135,7 +137,8 @@ class Release:
 
         It looks at everything a few seconds after its start, and an instant after each change.
         """
-        time.sleep(max(_SETTLED, self._started + _NO_LONGER_NEW - time.monotonic()))
+        if self.calmly:
+            time.sleep(max(_SETTLED, self._started + _NO_LONGER_NEW - time.monotonic()))
 
     def get(self, kind: str, name: str = RELEASE) -> Json:
         """Return an object of its own."""
@@ -509,8 +512,13 @@ BEHAVIOURS: Final[Mapping[str, tuple[Mapping[str, Any], Sequence[Behaviour]]]] =
 """By name: values of a release, and what its operator does, in an order in which each finds what it needs."""
 
 
-def rehearse(release: Release) -> subprocess.CompletedProcess[str]:
-    """Run the program of `helm test` with its arguments and its account's rights; return how it ended."""
+def rehearse(release: Release, timeout: int = 20) -> subprocess.CompletedProcess[str]:
+    """Run the program of `helm test` with its arguments and its account's rights; return how it ended.
+
+    Args:
+        release: Whose.
+        timeout: Seconds that it waits for the operator's Deployment.
+    """
     objects = {(one["kind"], one["metadata"]["name"]): one for one in release.objects()}
     test = objects["Pod", TEST]
     brought = [one for one in objects.values() if one["metadata"].get("annotations", {}).get("helm.sh/hook")]
@@ -522,5 +530,5 @@ def rehearse(release: Release) -> subprocess.CompletedProcess[str]:
                 stack.callback(release.plane.kubectl, "delete", "--filename=-", given=given)
         kubeconfig = release.plane.kubeconfig_for(TEST, NAMESPACE)
         arguments = [*test["spec"]["containers"][0]["args"], "--kubeconfig", str(kubeconfig)]
-        command = [sys.executable, "-m", "workload_identity_operator", *arguments, "--timeout=20"]
+        command = [sys.executable, "-m", "workload_identity_operator", *arguments, f"--timeout={timeout}"]
         return subprocess.run(command, capture_output=True, text=True, check=False)
