@@ -182,6 +182,11 @@ def test_edit_by_hand_is_put_right(served: Served) -> None:
         plane.kubectl("patch", *BINDING, "--type=json", f"--patch={json.dumps(patch)}")
         selector = "--output=jsonpath={.spec.matchResources.objectSelector.matchExpressions}"
         eventually(lambda: plane.kubectl("get", *BINDING, selector))
+        places = {"matchLabels": {"kubernetes.io/metadata.name": "nowhere"}}
+        merge = json.dumps({"spec": {"matchResources": {"namespaceSelector": places}}})
+        plane.kubectl("patch", *BINDING, "--type=merge", f"--patch={merge}")
+        eventually(lambda: "nowhere" not in plane.kubectl("get", *BINDING, "--output=yaml"))
+        eventually(lambda: plane.kubectl("get", *BINDING, selector))
         assert told(plane, HANDED_OFF) == before
     eventually(lambda: left_to(plane) == "")
 

@@ -362,15 +362,28 @@ class KubeApi:
         Returns:
             The configuration as stored; None when it is no longer what was read.
         """
-        meta, names = configuration["metadata"], [found["name"] for found in configuration["webhooks"]]
+        names = [found["name"] for found in configuration["webhooks"]]
+        path = f"{_WEBHOOKS}/{configuration['metadata']['name']}"
+        return await self.remove(path, configuration, f"/webhooks/{names.index(webhook)}")
+
+    async def remove(self, path: str, found: Json, part: str) -> Json | None:
+        """Take a part out of the object there, whoever wrote what of it.
+
+        Args:
+            path: Of the object.
+            found: It as it was read.
+            part: A JSON pointer.
+
+        Returns:
+            The object as stored; None when it is no longer what was read.
+        """
+        version = found["metadata"]["resourceVersion"]
         body = [
-            {"op": "test", "path": "/metadata/resourceVersion", "value": meta["resourceVersion"]},
-            {"op": "remove", "path": f"/webhooks/{names.index(webhook)}"},
+            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "remove", "path": part},
         ]
         try:
-            return await self._call(
-                "PATCH", f"{_WEBHOOKS}/{meta['name']}", body=body, content="application/json-patch+json"
-            )
+            return await self._call("PATCH", path, body=body, content="application/json-patch+json")
         except ApiError as error:
             if error.status in {404, 409, 422}:  # 422: the test says no
                 return None

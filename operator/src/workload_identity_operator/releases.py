@@ -47,6 +47,13 @@ def left_to(binding: Mapping[str, Any]) -> str:
     return str((binding["metadata"].get("annotations") or {}).get(contract.LEFT_TO, ""))
 
 
+def leaves_out_others(binding: Mapping[str, Any]) -> bool:
+    """Whether our policy's binding leaves out other pods than those that are left to the peer."""
+    matched = (binding.get("spec") or {}).get("matchResources") or {}
+    said = {key: value for key, value in matched.items() if value and key != "matchPolicy"}
+    return said not in ({}, {"objectSelector": UNLABELLED_ONLY})
+
+
 def _is_named_as_peers(configuration: Json) -> bool:
     webhooks = configuration.get("webhooks") or ()
     return any(webhook["name"] == contract.WEBHOOK_NAME for webhook in webhooks)

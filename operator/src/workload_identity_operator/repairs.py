@@ -29,7 +29,7 @@ from workload_identity_operator.declared import (
 from workload_identity_operator.following import FORBIDDEN, RETRY_AFTER, follow, pause_after
 from workload_identity_operator.kube import FIELD_MANAGER, HAND_OFF_MANAGER, ApiError, KubeApi
 from workload_identity_operator.metrics import Metrics
-from workload_identity_operator.releases import is_of_chart, release_of
+from workload_identity_operator.releases import is_of_chart, leaves_out_others, release_of
 from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json
 
@@ -200,6 +200,8 @@ class Repairs:
         path, body = one.rehearsal()
         wanted = await self._api.apply(path, body, dry=True)
         fields = difference(one.kind, wanted, live)
+        if one.kind == _BINDING and leaves_out_others(live):
+            fields += ("matchResources",)  # nobody's but ours, and we leave out none but the peer's
         if fields and one.kind == _DEFINITION and await self._is_anothers(one, live):
             fields = ()
         return ("edited" if fields else "declared"), live, fields
@@ -225,6 +227,13 @@ class Repairs:
         patience, now = self._patience[one.path], asyncio.get_running_loop().time()
         if wait := patience.wait(now):
             return wait
+        if live is not None and one.kind == _BINDING and leaves_out_others(live):
+            widened = await self._api.remove(one.path, live, "/spec/matchResources")
+            if widened is None:
+                return SETTLE
+            annotations, spec = self._hand_off()
+            if spec:
+                await self._api.apply_hand_off(widened, annotations, spec)
         manager = declaration.manager or FIELD_MANAGER
         stored = await self._apply(one, manager, anew=live is None)
         if live is not None and KINDS[one.kind].replaceable and (await self._judge(one))[0] == "edited":
