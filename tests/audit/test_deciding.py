@@ -130,6 +130,9 @@ def test_roll_outs_are_complete(workload: Json, complete: bool) -> None:
     assert is_complete(workload) is complete
 
 
+QUOTA = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: q"}
+
+
 @pytest.mark.parametrize(
     ("workload", "why"),
     [
@@ -144,6 +147,8 @@ def test_roll_outs_are_complete(workload: Json, complete: bool) -> None:
         (stateful_set(updateRevision="b", updatedReplicas=1, availableReplicas=3), "under way"),
         (daemon_set({"updateStrategy": {"type": "OnDelete"}}), "OnDelete"),
         ({**deployment(), "metadata": {"deletionTimestamp": "now"}}, "deleted"),
+        (deployment(conditions=[QUOTA]), "cannot make pods now: exceeded quota"),
+        (deployment(conditions=[{**QUOTA, "status": "False"}]), ""),
     ],
 )
 def test_restarts_that_would_not_replace_pods(workload: Json, why: str) -> None:
@@ -205,6 +210,7 @@ def test_a_roll_out_that_was_given_up_is_told_from_the_one_before() -> None:
     failed = [{"type": "Progressing", "reason": "ProgressDeadlineExceeded", "message": "timed out"}]
 
     assert has_failed(deployment(conditions=failed)) == "timed out"
+    assert has_failed(deployment(conditions=[*failed, QUOTA])) == "exceeded quota: q"
     assert has_failed(deployment(conditions=failed, observedGeneration=1)) == ""
     assert has_failed(deployment()) == ""
 

@@ -30,8 +30,8 @@ def outdated(operator: Operator) -> float:
 
 def test_one_replica_audits(served: Served, inside: Namespace) -> None:
     """The second one serves and waits; what the first finds is told once."""
-    first = eventually(lambda: audits(served.operator), WITHIN)
-    holder = lease(served)["holderIdentity"]
+    holder = eventually(lambda: lease(served).get("holderIdentity"), WITHIN)
+    first = audits(served.operator)
     with second_running(served) as second:
         inside.account("web")
         inside.create(workload("Deployment", "web", "web"))

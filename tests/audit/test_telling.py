@@ -335,11 +335,13 @@ class Crowded(KubeApi):
     def __init__(self, **pods: int) -> None:
         self.crowds = pods
         self.limits: dict[str, list[int]] = {namespace: [] for namespace in pods}
-        self.listed = asyncio.Event()
+        self.listed, self.swept = asyncio.Event(), asyncio.Event()
 
     async def _call(self, *asked: str, **how: Any) -> dict[str, Any]:
         namespace, resource = asked[1].split("/")[-2:]
         if resource != "pods" or namespace not in self.crowds:
+            if namespace == "v1":
+                self.swept.set()
             return {"metadata": {}, "items": []}
         query = how["query"]
         begin, limit = int(query.get("continue", 0)), int(query["limit"])
@@ -365,19 +367,25 @@ async def test_pages_grow_with_the_namespace() -> None:
     assert len(api.limits["a"]) < 130
 
 
+def auditing(api: Crowded, metrics: Metrics) -> Auditor:
+    """Return an auditor of these namespaces, each with an identity, of a release that wires all of them."""
+    settings = read_settings(Flags(), ENVIRONMENT)
+    accounts = Accounts(api.service_account, lambda _: None)
+    for namespace in api.crowds:
+        accounts.put(namespace, "web", {contract.CLIENT_ID: "11111111-2222-3333-4444-555555555555"})
+    one = Auditor(api, accounts, settings, metrics, PodWirings(api, accounts, settings), lambda: True)
+    webhooks = [{"name": contract.WEBHOOK_NAME}]
+    one.take_configurations({settings.webhook_configuration: {"metadata": {}, "webhooks": webhooks}})
+    one.start()
+    return one
+
+
 async def test_a_crowd_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever changes ServiceAccounts all the time has few pods listed each time, but not many."""
     monkeypatch.setattr(auditor, "SETTLE", 0.0)
     monkeypatch.setattr(auditor, "REST_PER_POD", 60.0)
-    api, settings = Crowded(few=0, many=100), read_settings(Flags(), ENVIRONMENT)
-    accounts = Accounts(api.service_account, lambda _: None)
-    for namespace in api.crowds:
-        accounts.put(namespace, "web", {contract.CLIENT_ID: "11111111-2222-3333-4444-555555555555"})
-    one = Auditor(api, accounts, settings, Metrics(), PodWirings(api, accounts, settings), lambda: True)
-    webhook = {"name": contract.WEBHOOK_NAME}
-    configuration = {"metadata": {}, "webhooks": [webhook]}
-    one.take_configurations({settings.webhook_configuration: configuration})
-    one.start()
+    api = Crowded(few=0, many=100)
+    one = auditing(api, Metrics())
     running = asyncio.create_task(one.run())
     for _ in range(3):
         await api.listed.wait()
@@ -387,6 +395,19 @@ async def test_a_crowd_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch
     running.cancel()
 
     assert len(api.limits["many"]) == 1
+
+
+@pytest.mark.parametrize(("crowds", "completed"), [({"few": 0}, b"1.0"), ({}, b"0.0")])
+async def test_what_is_counted_as_an_audit(crowds: dict[str, int], completed: bytes) -> None:
+    """To know which namespaces have labelled pods is none: who can do that alone audits nothing."""
+    api, metrics = Crowded(**crowds), Metrics()
+    running = asyncio.create_task(auditing(api, metrics).run())
+    await api.swept.wait()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    running.cancel()
+
+    assert b'workload_identity_audits_total{outcome="completed"} ' + completed in metrics.exposition()
 
 
 async def restarted(cluster: Any, owners: list[Owner]) -> list[str]:

@@ -383,7 +383,8 @@ class Auditor:
                 self._due[namespace] = asyncio.get_running_loop().time() + EVERY
             else:
                 self._failed.pop(namespace, None)
-                self._metrics.audited("completed")
+                if namespace:  # to know where labelled pods are is no audit of them
+                    self._metrics.audited("completed")
 
     async def _sweep(self) -> None:
         """Have namespaces audited that have labelled pods though no ServiceAccount of theirs is annotated."""

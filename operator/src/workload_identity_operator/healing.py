@@ -126,7 +126,22 @@ def kept(workload: Json) -> str:
     """Return why a workload's pods are not to be replaced, however; "" when they are."""
     if workload["metadata"].get("deletionTimestamp"):
         return "it is being deleted"
+    if why := _refusal(workload):
+        return f"its controller cannot make pods now: {why}"
     return _for_people(_kept_by_strategy(workload))
+
+
+def _refusal(workload: Json) -> str:
+    """Return why a controller cannot make a workload's pods, such as a quota; "" where it can."""
+    conditions = (workload.get("status") or {}).get("conditions") or ()
+    return next(
+        (
+            str(one.get("message") or one.get("reason"))
+            for one in conditions
+            if (one.get("type"), one.get("status")) == ("ReplicaFailure", "True")
+        ),
+        "",
+    )
 
 
 def _for_people(why: str) -> str:
@@ -197,7 +212,7 @@ def has_failed(workload: Json) -> str:
     conditions = status.get("conditions") or ()
     for condition in conditions:
         if condition.get("reason") == "ProgressDeadlineExceeded":
-            return str(condition.get("message") or "its progress deadline is exceeded")
+            return _refusal(workload) or str(condition.get("message") or "its progress deadline is exceeded")
     return ""
 
 
