@@ -63,6 +63,24 @@ def test_status_reads_well(inside: Namespace) -> None:
     assert shown.splitlines()[1].split()[:3] == ["workload-identity", "1", "1"]
 
 
+def test_whatever_is_annotated_is_written(inside: Namespace) -> None:
+    """One ServiceAccount with an emoji or a control character keeps no other's identity from the table."""
+    odd = {
+        "emoji": "\U0001f680",
+        "delete": "a\x7f",
+        "control": "\x80\x85",
+        "line": "\u2028\ufeff",
+        "end": "\uffff",
+    }
+    for name, client in odd.items():
+        inside.account(name, {contract.CLIENT_ID: client})
+    inside.account("usual", {contract.CLIENT_ID: CLIENT})
+
+    eventually(lambda: identities(inside).keys() == {*odd, "usual"})
+
+    assert {name: found["clientID"] for name, found in identities(inside).items()} == {**odd, "usual": CLIENT}
+
+
 def test_many_changes_make_few_writes(inside: Namespace) -> None:
     """A list of 200 applied at once is written in batches, not one by one."""
     accounts = [

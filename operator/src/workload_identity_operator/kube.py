@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import ssl
 from base64 import b64decode, b64encode
@@ -43,6 +44,7 @@ _IN_CLUSTER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _APPLY: Final = "application/apply-patch+yaml"
+_ESCAPED: Final = re.compile("[\x7f-\uffff]")
 _POD_WIRING: Final = {"apiVersion": contract.POD_WIRING_API, "kind": "PodWiring"}
 _WATCH: Final = 5 * 60
 """Seconds that a watch lasts; then all is listed anew."""
@@ -670,7 +672,7 @@ class KubeApi:
                 method,
                 self._server + path,
                 params=query,
-                data=None if body is None else json.dumps(body),
+                data=None if body is None else _written(body),
                 headers={"Accept": accept, "Content-Type": content},
                 timeout=aiohttp.ClientTimeout(total=30),
             ) as response:
@@ -690,6 +692,14 @@ class KubeApi:
             told = found.get("message") if isinstance(found, dict) else None
             raise ApiError(f"{method} {path}: {response.status}: {told or response.reason}", response.status)
         return dict(found)
+
+
+def _written(body: Json | list[Json]) -> str:
+    """Return JSON that is YAML as well, which what is applied is read as.
+
+    YAML knows no pairs of escapes for one letter, such as an emoji, and no control characters as they are.
+    """
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(body, ensure_ascii=False))
 
 
 def _secrets(namespace: str) -> str:

@@ -35,8 +35,8 @@ AT_ONCE: Final = 8
 """Namespaces written at the same time."""
 THERE_FOR: Final = 10.0
 """Seconds that another release which was there is taken to be still there."""
-_NEVER_TAKEN: Final = frozenset({413, 422})
-"""Too large, or invalid: statuses of a write that cannot succeed as it is."""
+_NEVER_TAKEN: Final = frozenset({400, 413, 422})
+"""Unreadable, too large, or invalid: statuses of a write that cannot succeed as it is."""
 _LONGEST_RETRY: Final = 60.0
 """Seconds between tries in a namespace where nothing can be written."""
 
