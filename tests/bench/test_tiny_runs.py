@@ -42,6 +42,7 @@ def test_wiring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reviews, pods, identities and starts; with the peer where PEER_WEBHOOK names it."""
     binary = peer.named()
     webhooks = ["ours"] if binary is None else ["ours", "peer"]
+    policies = ["policy", "policy, no label"]
     monkeypatch.setattr(growth, "ANNOTATED", 2)
     port = free_port()
     with ControlPlane() as plane:
@@ -58,8 +59,8 @@ def test_wiring(monkeypatch: pytest.MonkeyPatch) -> None:
         created = plane.get("serviceaccounts", "--namespace=bench-accounts")["items"]
 
     assert values(reviews, "CPU per review, 2 at once") == dict.fromkeys(webhooks, 1)
-    assert values(pods, "added p50, 2 at once") == dict.fromkeys(["policy", *webhooks], 1)
-    assert values(pods, "latency p99, 1 at once") == dict.fromkeys(["no engine", "policy", *webhooks], 1)
+    assert values(pods, "added p50, 2 at once") == dict.fromkeys([*policies, *webhooks], 1)
+    assert values(pods, "latency p99, 1 at once") == dict.fromkeys(["no engine", *policies, *webhooks], 1)
     assert "which was called 0 times for its pods." in pods.notes
     for name in ("policy: added p50", "ours: webhook's CPU", "annotation to PodWiring p90"):
         assert values(identities, name) == {"1": 1, "3": 1}

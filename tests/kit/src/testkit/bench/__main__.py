@@ -131,7 +131,7 @@ def measured(effort: Effort, binary: Path | None) -> list[Part]:
             stage = engines.enter_context(staged(plane, port, binary))
         for title, expected, measure in (
             ("Reviews", turns * webhooks * turn, reviews),
-            ("Pods", turns * (webhooks + 2) * turn, creations),
+            ("Pods", turns * (webhooks + 3) * turn, creations),
             ("Identities", grown, identities),
         ):
             parts.append(_shown(title, expected, partial(measure, stage, effort)))

@@ -21,12 +21,14 @@ from testkit.workloads import CLIENT, Namespace, eventually, pod
 from workload_identity_operator import contract
 
 POLICY: Final = "policy"
+UNLABELLED: Final = "policy, no label"
+"""As annotating a ServiceAccount alone has it: no webhook need be asked, so none decides whether it is."""
 OURS: Final = "ours"
 PEER: Final = "peer"
 BARE: Final = "no engine"
 TENANT: Final = "99999999-8888-7777-6666-555555555555"
 SELECTED_BY: Final = "bench"
-"""Label of namespaces: who wires their pods."""
+"""Label of namespaces: who wires their pods; for UNLABELLED, POLICY."""
 VALUES: Final[Mapping[str, Any]] = {
     "azureTenantID": TENANT,
     "engine": "auto",
@@ -40,6 +42,7 @@ READY_WITHIN: Final = 300.0
 WIRED: Final[Mapping[str, str]] = {
     BARE: '"kind":"Pod"',
     POLICY: contract.POLICY_VOLUME,
+    UNLABELLED: contract.POLICY_VOLUME,
     OURS: contract.TOKEN_FILE,
     PEER: contract.TOKEN_FILE,
 }
@@ -64,7 +67,7 @@ class Stage:
         plane: The cluster.
         operator: Ours.
         webhooks: OURS and, if measured, PEER.
-        namespaces: Those, BARE and POLICY: pods made there are wired by that one only.
+        namespaces: Those, BARE, POLICY and UNLABELLED: pods made there are wired by that one only.
     """
 
     plane: ControlPlane
@@ -91,8 +94,8 @@ def staged(plane: ControlPlane, port: int, peer: Path | None) -> Iterator[Stage]
             configuration = peer_configuration("bench-peer", PORT, theirs.ca, **own)
             plane.kubectl("apply", "--filename=-", given=json.dumps(configuration))
         namespaces = {
-            who: namespace_of(plane, who, f"bench-{who.replace(' ', '-')}")
-            for who in (BARE, POLICY, *webhooks)
+            who: namespace_of(plane, who, f"bench-{who.replace(',', '').replace(' ', '-')}")
+            for who in (BARE, POLICY, UNLABELLED, *webhooks)
         }
         for who, namespace in namespaces.items():
             namespace.account("billing", {contract.CLIENT_ID: CLIENT})
@@ -136,7 +139,8 @@ def theirs_running(plane: ControlPlane, binary: Path) -> Iterator[Webhook]:
 def namespace_of(plane: ControlPlane, who: str, name: str) -> Namespace:
     """Make a namespace in which that one wires pods."""
     plane.create_namespace(name)
-    plane.kubectl("label", "namespace", name, f"{SELECTED_BY}={who.replace(' ', '-')}")
+    selected_by = POLICY if who == UNLABELLED else who.replace(" ", "-")
+    plane.kubectl("label", "namespace", name, f"{SELECTED_BY}={selected_by}")
     return Namespace(plane, name)
 
 
@@ -175,7 +179,10 @@ def client_id(number: int) -> str:
 def creating(namespace: Namespace, who: str, account: str = "billing") -> Order:
     """Return how to create a pod there by dry run: admission as always, nothing stored."""
     order = _at_api_server(namespace.plane, f"/api/v1/namespaces/{namespace.name}/pods?dryRun=All")
-    return replace(order, bodies=[json.dumps(_pod(account))], expected=WIRED[who])
+    body = _pod(account)
+    if who == UNLABELLED:
+        del body["metadata"]["labels"]
+    return replace(order, bodies=[json.dumps(body)], expected=WIRED[who])
 
 
 def reviewing(webhook: Webhook, namespace: Namespace, account: str = "billing") -> Order:
