@@ -121,6 +121,30 @@ async def test_request_is_whole_before_it_is_told(sent: bytes, size: int) -> Non
             assert re.search(r"\r\nDate: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\r\n", head)
 
 
+EXPECTING = WHOLE.replace(b"Content-Length", b"Expect: 100-Continue\r\nContent-Length")
+
+
+async def test_who_asks_first_is_told_to_go_on() -> None:
+    """Once for each request, and not where the body comes without waiting, nor by an old version."""
+    async with service() as found, found.connection() as (reader, writer):
+        for _ in range(2):
+            writer.write(EXPECTING[:-2])
+            assert (
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            )
+            writer.write(EXPECTING[-2:-1])
+            await asyncio.sleep(0.05)
+            writer.write(EXPECTING[-1:])
+            assert (await next_answer(reader))[2] == SAID
+        writer.write(EXPECTING + WHOLE)
+        assert [(await next_answer(reader))[2] for _ in range(2)] == [SAID, SAID]
+        old = EXPECTING.replace(b"HTTP/1.1", b"HTTP/1.0")
+        writer.write(old[:-2])
+        await asyncio.sleep(0.05)
+        writer.write(old[-2:])
+        assert (await next_answer(reader))[2] == SAID
+
+
 async def test_answers_come_in_order_however_far_ahead_is_sent() -> None:
     """And requests wait their turn: no more than a few are read ahead of the answers."""
     many = 2000

@@ -195,6 +195,7 @@ class _Connection(asyncio.Protocol):
         self._chunk = self._size = 0
         self._url = self._content_type = b""
         self._head = True
+        self._expects = False
         self._body: list[bytes] = []
         self._length = 0
         self._held = 0
@@ -231,6 +232,9 @@ class _Connection(asyncio.Protocol):
                 self._refuse(400, f"wanted HTTP/1.1, found a request that is none: {error}")
         else:
             if self._coming and not self.ends:
+                if self._expects and not self._head and not self.answers:
+                    self._expects = False
+                    self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self._size += self._chunk
                 if self._head and self._size > _LARGEST_HEAD:
                     self._refuse(431, f"wanted at most {_LARGEST_HEAD} bytes of header fields, found more")
@@ -254,14 +258,25 @@ class _Connection(asyncio.Protocol):
         self._length = 0
         self.since = self._loop.time()
         self._url = self._content_type = b""
+        self._expects = False
         self._body = []
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head and name.lower() == b"content-type":
+        if not self._head:
+            return
+        name = name.lower()
+        if name == b"content-type":
             self._content_type = value
+        elif name == b"expect":
+            # Such as curl, which sends a large body once it is told to, or a second later.
+            self._expects = value.lower() == b"100-continue" and self._is_current()
+
+    def _is_current(self) -> bool:
+        """Whether the client knows of answers that are none yet."""
+        return self._parser is not None and self._parser.get_http_version() == "1.1"
 
     def on_headers_complete(self) -> None:
         self._head = False
