@@ -88,6 +88,17 @@ def test_person_enters_a_code(family: Family, people: EntraStandIn, device: Devi
     assert grants(people) == [CODE]
 
 
+def test_id_token_without_signature(family: Family, people: EntraStandIn, device: Device) -> None:
+    """It came from the service itself, so it is believed unsigned too, as some services send it."""
+    said = {"iss": people.authority, "aud": DEVELOPER_SIGN_ON, "tid": TENANT_ID, "preferred_username": ADA}
+    unsigned = jwt.encode(said, "", algorithm="none")
+    with people.fault(Altered({"id_token": unsigned})):
+        token = family.do(by_device(family, device).get_token, SCOPE)
+
+    assert unsigned.endswith(".")
+    assert claims(token)["upn"] == ADA
+
+
 def test_prompt_is_printed(family: Family, people: EntraStandIn, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a callback the service's own words are."""
     credential = by_device(family, None, timeout=0)

@@ -66,6 +66,8 @@ def test_end_by_the_service_is_returned_ours_decides() -> None:
         {"expires_in": "", "expires_on": "1003600"},
         {"expires_in": "3600", "expires_on": "", "refresh_in": ""},
         {"expires_in": None, "expires_on": 1_003_600, "refresh_in": None},
+        {"expires_in": 3600, "error": "", "error_description": ""},
+        {"expires_in": 3600, "error": None},
     ],
 )
 def test_what_is_empty_is_not_said(members: dict[str, Any]) -> None:

@@ -70,19 +70,17 @@ def pod_token(path: str, patience: float) -> Flow[str]:
 
 def is_jwt(text: str) -> bool:
     """Tell whether this has the form of a signed JWT: two JSON objects and a signature."""
-    return _claims(text) is not None
+    return _claims(text) is not None and bool(_bytes(text.rpartition(".")[2]))
 
 
 def claims_of(token: str) -> Mapping[str, Any]:
-    """Return a JWT's claims, unverified; {} for anything else."""
+    """Return the claims of a JWT, signed or not, unverified; {} for anything else."""
     return _claims(token) or {}
 
 
 def _claims(token: str) -> Mapping[str, Any] | None:
     parts = token.split(".")
-    if len(parts) != _PARTS or json_object(parts[0]) is None or not _bytes(parts[2]):
-        return None
-    return json_object(parts[1])
+    return json_object(parts[1]) if len(parts) == _PARTS and json_object(parts[0]) is not None else None
 
 
 def json_object(part: str) -> dict[str, Any] | None:

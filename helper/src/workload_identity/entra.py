@@ -238,7 +238,7 @@ def judged(response: Response, *secrets: str) -> Granted | Refusal:
         payload = json.loads(response.body)
     except (ValueError, RecursionError):
         parsed = False
-    if isinstance(payload, dict) and payload.get("error") is None:
+    if isinstance(payload, dict) and not payload.get("error"):
         try:
             return Granted(_held(payload, response), payload)
         except ValueError as failure:

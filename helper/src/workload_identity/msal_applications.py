@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import urlencode, urlsplit
 
-from workload_identity.assertions import is_jwt, json_object
+from workload_identity.assertions import claims_of, json_object
 from workload_identity.authentication_record import AuthenticationRecord, record_of
 from workload_identity.cache import Held
 from workload_identity.drive import drive
@@ -631,7 +631,7 @@ def _fit(content: Mapping[str, object], *secrets: str) -> dict[str, object]:
     for name, value in content.items():
         if redacted(name, *secrets) != name:
             continue
-        if isinstance(value, int | float) or (name == "id_token" and is_jwt(str(value))):
+        if isinstance(value, int | float) or (name == "id_token" and claims_of(str(value))):
             fit[name] = value
         elif isinstance(value, str) and name not in {"id_token", "client_info"}:
             fit[name] = value if name in _RAW else redacted(value, *secrets)

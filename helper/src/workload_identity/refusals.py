@@ -71,7 +71,7 @@ def refusal_of(response: Response, payload: object, problem: str, *secrets: str)
     if not isinstance(payload, dict):
         found = "nothing" if payload is None else f"a JSON {_KINDS[type(payload)]}"
         return Refusal(f"a JSON object was wanted, found {found} (status {response.status})", fields)
-    if payload.get("error") is not None or isinstance(payload.get("message"), str):
+    if payload.get("error") or isinstance(payload.get("message"), str):
         return _stated(payload, response, fields, *secrets)
     return Refusal(f"{problem} (status {response.status}; fields: {_names(payload, *secrets)})", fields)
 
