@@ -55,7 +55,14 @@ def test_keywords_win_over_the_environment(family: Family, pod: Pod, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("given", "allowed"), [(None, ()), ("one", ("one",)), (["one", "two"], ("one", "two"))]
+    ("given", "allowed"),
+    [
+        (None, ()),
+        ("one", ("one",)),
+        (["one", "two"], ("one", "two")),
+        ([None, "", "one"], ("one",)),
+        ([None], ()),
+    ],
 )
 def test_tenants_that_are_allowed_too(family: Family, given: Any, allowed: tuple[str, ...]) -> None:
     """Several, one as it is, or none: every credential takes all three."""
@@ -85,9 +92,14 @@ def test_empty_authority_is_the_public_cloud(family: Family, monkeypatch: pytest
         ({"authority": "http://login.example"}, "https"),
         ({"tenant_id": "../x"}, "tenant id"),
         ({"tenant_id": "a tenant"}, "az account show"),
+        ({"tenant_id": 5}, "tenant_id: wanted a text, found int"),
+        ({"client_id": b"x"}, "client_id: wanted a text, found bytes"),
+        ({"token_file_path": 5}, "token_file_path: wanted a text, found int"),
+        ({"additionally_allowed_tenants": [5]}, r"additionally_allowed_tenants: .* found \[5\]"),
+        ({"additionally_allowed_tenants": 5}, "additionally_allowed_tenants: .* found 5"),
     ],
 )
-def test_malformed_values_are_refused(family: Family, given: dict[str, str], words: str) -> None:
+def test_malformed_values_are_refused(family: Family, given: dict[str, Any], words: str) -> None:
     """At construction, by name."""
     with pytest.raises(ValueError, match=words):
         family.credential(**given)

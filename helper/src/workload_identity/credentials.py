@@ -347,8 +347,18 @@ def allowed_tenant(configured: str, requested: str | None, allowed: Sequence[str
 
 
 def allowed_tenants(given: Iterable[str] | None) -> tuple[str, ...]:
-    """Return `additionally_allowed_tenants`: of several, of one that is given as it is, or of none."""
-    return (given,) if isinstance(given, str) else tuple(given or ())
+    """Return `additionally_allowed_tenants`: of several, of one that is given as it is, or of none.
+
+    What is empty, as of a variable that is not set, allows none.
+
+    Raises:
+        ValueError: They are no texts.
+    """
+    tenants: Any = [given] if isinstance(given, str) else given or ()
+    found: list[Any] = [tenant for tenant in tenants if tenant] if hasattr(tenants, "__iter__") else [tenants]
+    if not all(isinstance(tenant, str) for tenant in found):
+        raise ValueError(f"additionally_allowed_tenants: wanted texts, tenants or '*', found {given!r}")
+    return tuple(found)
 
 
 def seconds_of(name: str, value: Any, default: float = 0) -> float:

@@ -132,7 +132,10 @@ def _from_pod(given: Mapping[str, str | os.PathLike[str] | None]) -> dict[str, s
         "client_id": "AZURE_CLIENT_ID",
         "token_file_path": "AZURE_FEDERATED_TOKEN_FILE",
     }
-    found = {name: os.fspath(given[name] or os.environ.get(variables[name], "")) for name in variables}
+    found = {name: given[name] or os.environ.get(variables[name], "") for name in variables}
+    for name, value in found.items():
+        if not isinstance(value, str | os.PathLike):
+            raise ValueError(f"{name}: wanted a text, found {type(value).__name__}")  # noqa: TRY004 - misuse
     missing = [f"{name} (variable {variables[name]})" for name, value in found.items() if not value]
     if missing:
         raise ValueError(
@@ -141,4 +144,4 @@ def _from_pod(given: Mapping[str, str | os.PathLike[str] | None]) -> dict[str, s
             ' "true", its ServiceAccount the annotation azure.workload.identity/client-id, or it was created'
             " while the operator was not there; set them and create the pod again."
         )
-    return found
+    return {name: os.fspath(value) for name, value in found.items()}
