@@ -9,7 +9,7 @@ the pod was made from. Where nobody kept that, the place tells: ours are a run, 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
@@ -18,10 +18,11 @@ from workload_identity_operator import contract
 from workload_identity_operator.accounts import Annotations
 from workload_identity_operator.admission import wiring_of
 from workload_identity_operator.errors import PodRefused, quoted
-from workload_identity_operator.identity import identity_of
+from workload_identity_operator.identity import Identity, identity_of
 from workload_identity_operator.settings import Settings
 from workload_identity_operator.shapes import Json, items, mapping, objects, text, texts
-from workload_identity_operator.wiring import Operation, wanted_variables
+from workload_identity_operator.sidecar import sidecar_of
+from workload_identity_operator.wiring import Operation, wanted_variables, wire
 
 State: TypeAlias = Literal["unwired", "outdated", "wrong"]
 """No identity; that of before an annotation or a setting was changed; in part or in the wrong place."""
@@ -47,11 +48,13 @@ class Rules:
         settings: The operator's.
         label_only: Whether only labelled pods are wired, or also those whose ServiceAccount has a client id.
         native_sidecars: Whether the cluster runs them.
+        known: Identities of pods that were judged by these rules: most are alike, and they cost the most.
     """
 
     settings: Settings
     label_only: bool = False
     native_sidecars: bool = True
+    known: dict[tuple[object, ...], Identity] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +160,10 @@ def judge(
         withdrawn = _withdrawn(pod, labels, account, origin)
         return _finding(pod, "outdated", withdrawn, doubtful=True, origin=origin) if withdrawn else "not ours"
     try:
-        wiring = wiring_of(
-            pod, labels, annotations, account, rules.settings, native_sidecars=rules.native_sidecars
-        )
-        identity = identity_of(labels, annotations, account, rules.settings)
+        settings, native = rules.settings, rules.native_sidecars
+        sidecar = sidecar_of(annotations, pod["spec"], settings.proxy, settings.token_endpoint, native=native)
+        identity = _identity(labels, annotations, account, rules)
+        wiring = wire(pod, identity, sidecar)
         stale = [
             difference
             for name, env, wanted in wanted_variables(pod, identity)
@@ -176,6 +179,21 @@ def judge(
     if stale:
         return _finding(pod, "outdated", _told(stale), doubtful=True, origin=origin)
     return "wired"
+
+
+def _identity(
+    labels: Mapping[str, str], annotations: Mapping[str, str], account: Annotations, rules: Rules
+) -> Identity:
+    """Return what a pod would be given, which nothing but our keys decides."""
+    key = tuple(
+        (name, value)
+        for present in (labels, annotations, account)
+        for name, value in (*present.items(), ("", ""))
+        if name.startswith(contract.PREFIX) or not name
+    )
+    if (known := rules.known.get(key)) is None:
+        known = rules.known[key] = identity_of(labels, annotations, account, rules.settings)
+    return known
 
 
 def is_chosen(labels: Mapping[str, str], account: Annotations, *, label_only: bool) -> bool:
@@ -336,6 +354,9 @@ def _differences(
     container: str, env: Sequence[Json], wanted: Mapping[str, str], origin: Origin
 ) -> Iterable[str]:
     """Tell of variables that we appended once, and would give another value now."""
+    own = (variable for variable in env if variable.get("name") in _PLACES)
+    if all(variable.get("value") == wanted.get(variable["name"], "") for variable in own):
+        return  # as nearly always
     authors = (origin.written or {}).get(container, frozenset())
     may_be_authors = origin.written is None
     for variable in _appended(env):
