@@ -59,12 +59,19 @@ class _Volume:
     Attributes:
         name: The one that containers shall mount.
         wired: Names of all volumes of ours in the pod, that one included.
+        present: Names of all volumes in the pod.
         authors: Names of the author's own volumes that carry the same token at the same path.
     """
 
     name: str
     wired: frozenset[str]
+    present: frozenset[str]
     authors: frozenset[str]
+
+    def is_ours(self, source: str) -> bool:
+        """Whether a mount of that volume is ours: also where containers were pasted without their volumes."""
+        lost = source.startswith(contract.VOLUME_PREFIX) and source not in self.present
+        return lost or source in self.wired
 
 
 def wire(pod: Mapping[str, Any], identity: Identity, sidecar: Sidecar | None = None) -> Wiring:
@@ -170,16 +177,17 @@ def _volume_of(pod: Mapping[str, Any], volumes: Sequence[Json], identity: Identi
     For a token endpoint no volume of the author's will do: it has neither that audience nor the certificates.
     """
     computed = volume_name(display_name(pod))
-    ours, authors = [], set()
+    ours, authors, present = [], set(), set()
     for index, volume in enumerate(volumes):
         name = text(volume, "name", f"spec.volumes[{index}]")
+        present.add(name)
         if _carries_token(volume, f"spec.volumes[{index}]"):
             if name.startswith(contract.VOLUME_PREFIX):
                 ours.append(name)
             elif not identity.token_endpoint:
                 authors.add(name)
     adopted = computed if computed in ours or not ours else ours[0]
-    return _Volume(adopted, frozenset(ours) | {adopted}, frozenset(authors))
+    return _Volume(adopted, frozenset(ours) | {adopted}, frozenset(present), frozenset(authors))
 
 
 def _carries_token(volume: Json, where: str) -> bool:
@@ -258,10 +266,13 @@ def _put_legacy_mount(
     Whatever is mounted there already stays: a template may still have what the peer had made.
     """
     mounts, inside = objects(container, "volumeMounts", where), f"{where}.volumeMounts"
-    if any(_is_legacy(text(mount, "mountPath", inside)) for mount in mounts):
-        return []
     desired = {"name": volume.name, "mountPath": contract.LEGACY_PATH, "readOnly": True}
     path = f"{at}/volumeMounts"
+    for index, mount in enumerate(mounts):
+        if _is_legacy(text(mount, "mountPath", inside)):
+            source = text(mount, "name", inside)
+            lost = volume.is_ours(source) and source not in volume.present | {volume.name}
+            return [{"op": "replace", "path": f"{path}/{index}", "value": desired}] if lost else []
     made = any(operation["path"] == path for operation in before)
     return [_add(f"{path}/-", desired)] if made else _append(path, container.get("volumeMounts"), [desired])
 
@@ -272,7 +283,7 @@ def _is_legacy(path: str) -> bool:
 
 def _standing(path: str, source: str, volume: _Volume) -> _Standing:
     """Tell how a mount stands to the base path."""
-    if path == contract.BASE_PATH and source in volume.wired:
+    if path == contract.BASE_PATH and volume.is_ours(source):
         return "ours"
     if path == contract.BASE_PATH and source in volume.authors:
         return "author's"
