@@ -16,7 +16,7 @@ from workload_identity_operator.__main__ import flags_of
 from workload_identity_operator.certificates import issue
 from workload_identity_operator.check.certificate import certificate_faults
 from workload_identity_operator.check.cluster import Cluster, Fetched, Probe
-from workload_identity_operator.check.findings import Finding, Object
+from workload_identity_operator.check.findings import CLAIMS, Finding, Object, Unseen
 from workload_identity_operator.check.installation import MWC, POLICY, Release, releases_of
 from workload_identity_operator.check.issuer import issuer_findings, why_not_public
 from workload_identity_operator.check.report import report_on, without_consequences
@@ -257,6 +257,34 @@ def test_chain_for_somebody_who_may_see_little() -> None:
 
     assert "wrong" not in states.values()
     assert states["wired"] == states["label of the pod"] == states["client id"] == "unseen"
+
+
+@pytest.mark.parametrize(("objects", "told"), [({}, False), ({MWC: []}, True)])
+def test_labels_for_somebody_who_may_see_little(objects: dict[str, Any], *, told: bool) -> None:
+    """Who may not see what is installed is not told that a pod lacks the label, which it may not need."""
+    account = {"name": "billing", "namespace": "a", "annotations": {contract.CLIENT_ID: TENANT}}
+    template = {"spec": {"containers": [{"name": "app"}], "serviceAccountName": "billing"}}
+    deployment = {"metadata": {"name": "web", "namespace": "a", "uid": "1"}, "spec": {"template": template}}
+    cluster = Cluster("https://example.com", "v1.36.3", objects=objects)
+    cluster.objects |= {"ServiceAccount": [{"metadata": account}], "Deployment": [deployment]}
+
+    found = {one.code for one in report_on(cluster, releases_of(cluster, flags_of)).findings}
+
+    assert ("label-missing" in found) is told
+
+
+def test_a_token_that_is_not_made() -> None:
+    """For want of its ServiceAccount, and not of a right; or for what the API server said."""
+    cluster = seen()
+    cluster.objects["ServiceAccount"] = []
+    assert chain(cluster, {contract.USE_LABEL: "true"})["token"] == "wrong"
+
+    cluster.objects["ServiceAccount"] = [{"metadata": {"name": "billing", "namespace": "a"}}]
+    cluster.unseen = [Unseen(CLAIMS, "503: etcd has no leader")]
+    chain(cluster, {contract.USE_LABEL: "true"})
+    report = report_on(cluster, releases_of(cluster, flags_of), ("a", "web"))
+    (step,) = (one for one in report.steps if one.what == "token")
+    assert (step.state, step.told.endswith("503: etcd has no leader")) == ("unseen", True)
 
 
 def test_client_ids_of_a_pod_whose_containers_have_their_own() -> None:

@@ -15,7 +15,7 @@ from workload_identity_operator.check.cluster import (
     labels_of,
     use_of,
 )
-from workload_identity_operator.check.findings import Finding, Object, State, Step
+from workload_identity_operator.check.findings import CLAIMS, Finding, Object, State, Step
 from workload_identity_operator.check.installation import MWC, Release
 from workload_identity_operator.check.issuer import issuer_of
 from workload_identity_operator.check.workloads import Group, judge
@@ -135,7 +135,8 @@ def chain_of(
     else:
         yield _wiring_step(cluster, release, group, pod, chosen=chosen)
     yield from _container_steps(pod, unknown=unknown)
-    yield _token_step(cluster, pod, release)
+    gone = account is None and not hidden
+    yield Step("token", "wrong", "none is made") if gone else _token_step(cluster, pod, release)
     bad = {one.code for one in findings if one.object.kind == "Issuer"}
     issuer = issuer_of(cluster)
     seen: State = "unseen" if cluster.issued is None else "ok"
@@ -219,11 +220,8 @@ def _skipped(pod: Json) -> set[str]:
 def _token_step(cluster: Cluster, pod: Json, release: Release | None) -> Step:
     wanted = audience_of(pod, release)
     if cluster.token is None:
-        return Step(
-            "token",
-            "unseen",
-            f"audience {quoted(wanted)}; needs create on serviceaccounts/token for its claims",
-        )
+        why = next((one.why for one in cluster.unseen if one.what == CLAIMS), "not asked for")
+        return Step("token", "unseen", f"audience {quoted(wanted)}; of its claims nothing is known: {why}")
     claims = cluster.token["claims"]
     audiences = claims.get("aud") or []
     told = f"iss {claims.get('iss')}, sub {claims.get('sub')}, aud {', '.join(audiences)}"

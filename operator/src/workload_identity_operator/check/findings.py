@@ -12,6 +12,9 @@ Severity: TypeAlias = Literal["error", "warning"]
 effect, or the next fault will do harm."""
 
 
+CLAIMS: Final = "the token's claims"
+"""What is not looked at where no token is made."""
+
 State: TypeAlias = Literal["ok", "wrong", "unseen"]
 """Of a link of a chain."""
 

@@ -43,7 +43,7 @@ from workload_identity_operator.check.cluster import (
     labels_of,
     template_of,
 )
-from workload_identity_operator.check.findings import Unseen
+from workload_identity_operator.check.findings import CLAIMS, Unseen
 from workload_identity_operator.check.installation import (
     BINDING,
     MWC,
@@ -650,13 +650,11 @@ class _Eyes:
             return {"header": _decoded(header), "claims": _decoded(claims)}
         except Refused as refused:
             if refused.status == _FORBIDDEN:
-                self._unseen(
-                    "the token's claims", f"needs create on serviceaccounts/token in namespace {namespace}"
-                )
+                self._unseen(CLAIMS, f"needs create on serviceaccounts/token in namespace {namespace}")
             elif refused.status != _NOT_FOUND:
-                self._unseen("the token's claims", str(refused))
+                self._unseen(CLAIMS, str(refused))
         except (KeyError, ValueError):
-            self._unseen("the token's claims", "a token that the API server makes; it made another")
+            self._unseen(CLAIMS, "a token that the API server makes; it made another")
         return None
 
     # Outside.

@@ -343,7 +343,9 @@ def _group_findings(
         )
     if use == "true" and account is not None:
         yield from _identity_findings(cluster, group, account, odd)
-    if use is None and not chosen:
+    by_account = bool(annotations_of(account or {}).get(contract.CLIENT_ID))
+    known = cluster.saw(MWC) or bool(cluster.all(POLICY))
+    if use is None and not chosen and (known or not by_account):
         yield from _label_findings(release, group, account, odd, groups)
     if not chosen:
         return
