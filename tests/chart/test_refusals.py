@@ -130,6 +130,10 @@ SELECTOR, TERMS = "mutatingWebhookNamespaceSelector", "matchExpressions"
         ({"webhook": {"url": "https://h/p?q=1"}}, 'webhook.url: "https://h/p?q=1" cannot be used'),
         ({"podLabels": {"azure.workload.identity/use": "true"}}, "without azure.workload.identity/use"),
         ({"commonLabels": {"azure.workload.identity/use": "true"}}, "without azure.workload.identity/use"),
+        (
+            {"mutatingWebhookObjectSelector": {"matchLabels": {"azure.workload.identity/use": "true"}}},
+            "mutatingWebhookObjectSelector: without azure.workload.identity/use; whether pods need that",
+        ),
         ({"terminationGracePeriodSeconds": 20}, "terminationGracePeriodSeconds: 20 cuts a pod off"),
         ({"metricsAddr": ":9443"}, 'service.targetPort: 9443, metricsAddr: ":9443"; set two ports'),
         ({"metricsAddr": ":9440"}, "neither of them 9440"),

@@ -39,6 +39,9 @@ What the schema cannot say, since it takes two values or a reason. Included by t
 {{- if or (hasKey (default dict .Values.podLabels) "azure.workload.identity/use") (hasKey (default dict .Values.commonLabels) "azure.workload.identity/use") -}}
 {{- fail "podLabels, commonLabels: without azure.workload.identity/use; the operator's pods would wait for the operator" -}}
 {{- end -}}
+{{- if hasKey (default dict (dig "matchLabels" dict (default dict .Values.mutatingWebhookObjectSelector))) "azure.workload.identity/use" -}}
+{{- fail "mutatingWebhookObjectSelector: without azure.workload.identity/use; whether pods need that label is what selection says: set it to label if they do" -}}
+{{- end -}}
 {{- if and .Values.legacyTokenPath (eq .Values.engine "policy") -}}
 {{- fail "engine: policy cannot mount the token at the legacy path; set engine to webhook, or legacyTokenPath to false and annotate the pods that need it with azure.workload.identity/legacy-token-path: \"true\"" -}}
 {{- end -}}
