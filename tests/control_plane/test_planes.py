@@ -92,8 +92,9 @@ def test_issuer_is_discovered_without_credentials(control_plane: ControlPlane, n
 
 def test_anonymous_callers_see_nothing_else(control_plane: ControlPlane) -> None:
     """What is public is the issuer's documents, not the API."""
-    with pytest.raises(urllib.error.HTTPError, match="403"):
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
         fetch(control_plane, f"{control_plane.server}/api/v1/namespaces")
+    refused.value.close()
 
 
 def test_service_account_may_do_what_its_roles_say(control_plane: ControlPlane, namespace: str) -> None:
@@ -172,9 +173,10 @@ def test_planes_stand_side_by_side(control_plane: ControlPlane) -> None:
 
 def test_arguments_reach_the_api_server() -> None:
     """`apiserver_args` are kube-apiserver's own."""
-    with ControlPlane(apiserver_args=["--anonymous-auth=false"]) as plane:  # noqa: SIM117 - in this order
-        with pytest.raises(urllib.error.HTTPError, match="401"):
+    with ControlPlane(apiserver_args=["--anonymous-auth=false"]) as plane:
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
             fetch(plane, f"{plane.issuer}/.well-known/openid-configuration")
+        refused.value.close()
 
 
 def test_wrong_arguments_are_told() -> None:

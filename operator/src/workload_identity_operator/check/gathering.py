@@ -710,7 +710,8 @@ class _Eyes:
             with opener.open(request, timeout=PUBLIC_WITHIN) as answer:
                 text, told = answer.read(LONGEST_DOCUMENT), answer.headers
         except HTTPError as error:
-            status, text, told = error.code, error.read(LONGEST_DOCUMENT), error.headers
+            with error:
+                status, text, told = error.code, error.read(LONGEST_DOCUMENT), error.headers
         try:
             body = json.loads(text)
         except ValueError:
