@@ -168,11 +168,14 @@ class Cluster:
     ready = True
     replicas = 1
     unheard_of = ""
+    undoes = False
+    helps = True
 
     def __init__(self, *, answers: bool = True, tells: bool = True) -> None:
         self.answers = answers
         self.tells = tells
         self.before = ""
+        self.merges = 0
         self.available = itertools.cycle((1,))
         self.restarted: dict[str, dict[str, Any]] = {}
         self.faulty: list[Owner] = []
@@ -198,7 +201,8 @@ class Cluster:
 
     async def merge(self, path: str, body: dict[str, Any], _: str) -> dict[str, Any]:
         """Store a restart, and answer or not."""
-        self.restarted[path.rpartition("/")[2]] = body["spec"]["template"]["metadata"]
+        self.merges += 1
+        self.restarted[path.rpartition("/")[2]] = {} if self.undoes else body["spec"]["template"]["metadata"]
         if not self.answers:
             raise ApiError("timed out")
         return await self.get(path)
@@ -235,7 +239,9 @@ class Cluster:
 
     async def examine(self, _: str, __: object) -> Found:
         """Return who has faulty pods; after a restart none, or that they may not be listed."""
-        if not self.restarted:
+        if not self.restarted or self.undoes or not self.helps:
+            if self.restarted:
+                self.waited.set()
             return Found({}, {one.reference["uid"]: one for one in self.faulty})
         self.waited.set()
         if not self.tells:
@@ -283,20 +289,22 @@ def test_the_pause_after_somebody_elses_roll_out_is_held(monkeypatch: pytest.Mon
     assert asyncio.run(restarted(cluster, cluster.faulty)) == []
 
 
+@pytest.mark.parametrize("helps", [True, False])
 def test_a_pod_that_was_missing_before_makes_no_failure(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, helps: bool
 ) -> None:
-    """Where a node is down the roll-out never ends; all pods that can be there are, and are wired."""
+    """Where a node is down the roll-out never ends; all pods that can be there are, and are wired or not."""
     monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
     monkeypatch.setattr(healer, "STUCK_AFTER", 0.01)
     cluster = Cluster()
-    cluster.replicas, cluster.available = 2, itertools.cycle((1,))
+    cluster.replicas, cluster.available, cluster.helps = 2, itertools.cycle((1,)), helps
     cluster.faulty = [owner(UNWIRED)]
 
     with caplog.at_level("INFO"):
         assert asyncio.run(restarted(cluster, cluster.faulty)) == ["web"]
 
-    assert "Deployment a/web is healed" in caplog.text
+    assert ("Deployment a/web is healed" in caplog.text) is helps
+    assert ("not restarted again: nothing of its roll-out moved" in caplog.text) is not helps
 
 
 def test_an_owner_that_cannot_be_understood_keeps_nobody_from_being_healed(
@@ -408,6 +416,28 @@ async def test_what_is_counted_as_an_audit(crowds: dict[str, int], completed: by
     running.cancel()
 
     assert b'workload_identity_audits_total{outcome="completed"} ' + completed in metrics.exposition()
+
+
+async def test_a_restart_that_somebody_undoes_is_the_last(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The template remembers none then; whoever undid it is not fought."""
+    monkeypatch.setattr(healer, "LOOK_EVERY", 0.0)
+    cluster: Any = Cluster()
+    cluster.undoes, cluster.faulty = True, [owner(UNWIRED)]
+    cluster.reach = Reach({}, {}, label_only=False, plan=Plan("restart", 0))
+    one = healer.Healer(cluster, cluster, cluster, read_settings(Flags(), ENVIRONMENT), Metrics(), cluster)
+    running = asyncio.create_task(one.run())
+    for _ in range(2):
+        await asyncio.sleep(0)
+        one.take("a", cluster.faulty)
+        for _ in range(100):
+            await asyncio.sleep(0)
+    running.cancel()
+
+    assert "somebody undid it, and 1 of its pods: has no Azure identity" in caplog.text
+    assert "not restarted: that was done for this before" in caplog.text
+    assert cluster.merges == 1
 
 
 async def restarted(cluster: Any, owners: list[Owner]) -> list[str]:

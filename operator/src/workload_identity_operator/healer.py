@@ -221,7 +221,7 @@ class Healer:
         wanted = fingerprint(template, account, self._settings)
         why = _tried(workload, wanted)
         if self._no_help.get(workload["metadata"]["uid"]) == wanted:
-            why = "a pod of it was evicted for this before, and that did not help"
+            why = "that was done for this before, and did not help"
         if why or evicts:
             return why  # the budgets of an eviction the API server asks, and knows which pod it is
         budgets = await self._api.budgets(workload["metadata"]["namespace"])
@@ -240,7 +240,7 @@ class Healer:
         note = f"so that its pods are wired: {owner.counts.total()} of them were not as they should be"
         await events.tell(self._api, stored, events.RESTARTED, note)
         try:
-            await self._see_through(owner, path, workload)
+            await self._see_through(owner, path, workload, wanted)
         except ApiError as error:
             _log.warning("whether %s is healed cannot be told: %s", _named(owner), error)
         return True
@@ -260,19 +260,22 @@ class Healer:
                 raise
             return found
 
-    async def _see_through(self, owner: Owner, path: str, workload: Json) -> None:
+    async def _see_through(self, owner: Owner, path: str, workload: Json, wanted: str) -> None:
         """Wait until a workload that was restarted is healed, or is not."""
         stuck = await self._roll_out(path, workload["metadata"]["uid"])
         self._auditor.changed(owner.namespace)
         if stuck is None:
             return  # it is gone
         again = await _answer(lambda: self._faulty(owner, workload))
-        if again and not stuck:
+        now = await _answer(lambda: self._api.get(path))
+        if again and now and healing.restarted(now)[1] != wanted:
+            # The template does not remember it any more; whoever did this wants it so.
+            self._no_help[owner.reference["uid"]] = wanted
+            stuck = f"somebody undid it, and {again.counts.total()} of its pods: {again.reason}"
+        elif again and not stuck:
             stuck = f"{again.counts.total()} of its new pods: {again.reason}"
-        if stuck and not again:
-            now = await _answer(lambda: self._api.get(path))
-            # Pods that are missing were missing before, as where a node is down.
-            stuck = "" if now and healing.is_as_before(now, workload) else stuck
+        elif not again and now and healing.is_as_before(now, workload):
+            stuck = ""  # pods that are missing were missing before, as where a node is down
         if stuck:
             self._failures += 1
             await self._tell(owner, events.NO_HELP, "no-help", f"it is not restarted again: {stuck}")

@@ -62,7 +62,7 @@ def events_of(inside: Namespace, kind: str, name: str) -> dict[str, str]:
         event["reason"]: event["note"]
         for event in sorted(found, key=lambda event: str(event["eventTime"]))
         if (event["regarding"]["kind"], event["regarding"]["name"]) == (kind, name)
-        and event["reportingController"] == "workload-identity.io/operator"
+        and event.get("reportingController") == "workload-identity.io/operator"
     }
 
 
