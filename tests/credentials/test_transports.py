@@ -184,6 +184,42 @@ def test_proxy_of_the_environment(
         assert running.targets == [place]
 
 
+@pytest.mark.parametrize("entries", ["[::1],127.0.0.1", "fd00::/8, 127.0.0.0/8", "10.0.0.0/8,.svc,*"])
+def test_what_a_cluster_has_in_no_proxy(
+    family: Family, monkeypatch: pytest.MonkeyPatch, entries: str
+) -> None:
+    """Addresses and networks of IPv6 there keep nobody from a token."""
+    with proxy() as running:
+        monkeypatch.setenv("HTTPS_PROXY", running.address)
+        monkeypatch.setenv("NO_PROXY", entries)
+        assert family.do(family.credential().get_token, SCOPE)
+
+    assert running.targets == []
+
+
+@pytest.mark.parametrize("given", [{"https": ""}, {"https": None}])
+def test_no_proxy_of_the_caller(
+    family: Family, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    """An empty one means none, whatever the environment says."""
+    with proxy() as running:
+        monkeypatch.setenv("HTTPS_PROXY", running.address)
+        assert family.do(family.credential(proxies=given).get_token, SCOPE)
+
+    assert running.targets == []
+
+
+def test_proxy_without_a_scheme(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host and a port are enough, as they are for other programs."""
+    with proxy() as running:
+        bare = running.address.removeprefix("http://")
+        family.do(family.credential(proxies={"https": bare}, shared_cache=False).get_token, SCOPE)
+        monkeypatch.setenv("HTTPS_PROXY", f" {bare} ")
+        family.do(family.credential(shared_cache=False).get_token, SCOPE)
+
+    assert len(running.targets) == 2
+
+
 @pytest.mark.parametrize("pattern", ["https", "https://127.0.0.1", "all"])
 def test_proxy_of_the_caller(
     family: Family, entra: EntraStandIn, monkeypatch: pytest.MonkeyPatch, pattern: str
@@ -213,7 +249,7 @@ def test_proxy_that_is_no_url(family: Family) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://me:plan/ted@x:1", "http://me:plan?ted@x:1", "http://me:plan#ted@x:1", "me:planted@x:1"]
+    "url", ["http://me:plan/ted@x:1", "http://me:plan?ted@x:1", "http://me:plan#ted@x:1", "me:plan/ted@x:1"]
 )
 def test_password_of_a_proxy_is_not_quoted(
     family: Family, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str

@@ -38,8 +38,9 @@ class Performer:
         self._options = options
         self._proxy = proxy
         self._clock = clock
-        # Opened when they are needed, by whether they are for this machine alone, and what is trusted there.
-        self._clients: dict[tuple[bool, str], httpx.AsyncClient] = {}
+        # Opened when they are needed, by whether they are for this machine alone, what is trusted there, and
+        # the proxy that is in between.
+        self._clients: dict[tuple[bool, str, str], httpx.AsyncClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,9 +159,10 @@ class Performer:
             raise http.unreachable(failure, self._options, before) from failure
 
     def _connect(self, step: Send) -> httpx.AsyncClient:
-        from workload_identity import http  # noqa: PLC0415 - imports httpx
+        from workload_identity import http, sending  # noqa: PLC0415 - imports httpx
 
-        kind = step.direct, step.thumbprint
+        outwards = sending.proxy_of_environment(step, self._options, self._proxy)
+        kind = step.direct, step.thumbprint, outwards
         client = self._clients.get(kind)
         if client is None:
             given: Any = self._options.transport
@@ -168,7 +170,7 @@ class Performer:
                 client = given
             else:
                 kinds = http.httpx.AsyncClient, http.httpx.AsyncHTTPTransport
-                client = http.client(*kinds, step, self._options, self._proxy)
+                client = http.client(*kinds, step, self._options, self._proxy, outwards)
             self._clients[kind] = client
         return client
 

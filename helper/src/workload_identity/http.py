@@ -19,10 +19,9 @@ from workload_identity.sending import (
     causes_of,
     connecting,
     headers,
-    heeds_environment,
     not_connected,
     not_trusted,
-    proxies_of_environment,
+    proxy_url,
     silence,
     silent,
     words_of,
@@ -64,7 +63,12 @@ else:
 
 
 def client(
-    clients: Callable[..., T], transports: Any, step: Send, options: Options, proxy: TokenProxy | None
+    clients: Callable[..., T],
+    transports: Any,
+    step: Send,
+    options: Options,
+    proxy: TokenProxy | None,
+    outwards: str,
 ) -> T:
     """Return an httpx client of either family.
 
@@ -74,15 +78,16 @@ def client(
         step: The first request.
         options: How requests are sent.
         proxy: The token proxy they go to, if any.
+        outwards: The URL of the environment's proxy through which they go, "" for none.
 
     Raises:
         OSError: Certificates that are named cannot be read; the message has the path.
         Unreachable: The address of a proxy is none. It is not quoted, as it may have a password in it.
     """
     try:
-        return clients(**_arguments(step, options, proxy, transports))
+        return clients(**_arguments(step, options, proxy, transports, outwards))
     except (httpx.InvalidURL, ValueError):
-        if not options.proxies and not proxies_of_environment(step, options, proxy):
+        if not options.proxies and not outwards:
             raise
     raise Unreachable(
         "fault",
@@ -91,19 +96,22 @@ def client(
     )
 
 
-def _arguments(step: Send, options: Options, proxy: TokenProxy | None, transports: Any) -> dict[str, Any]:
+def _arguments(
+    step: Send, options: Options, proxy: TokenProxy | None, transports: Any, outwards: str
+) -> dict[str, Any]:
     if options.transport is not None:
         return {"transport": options.transport}
-    environment = heeds_environment(step, options, proxy)
-    if proxy is not None:
-        return {"verify": proxy.trust(), "trust_env": environment}
-    tls = context_for(step, options, None)
-    mounts = {_pattern(scheme): transports(proxy=url, verify=tls) for scheme, url in options.proxies}
+    tls = context_for(step, options, proxy)
+    # Proxies named by the caller are the only ones then; one that is empty means none.
+    named = options.proxies if proxy is None else ()
+    urls = {_pattern(scheme): proxy_url(url) for scheme, url in named} or {"all://": outwards}
     return {
         "verify": tls,
-        "mounts": mounts,
-        # Proxies named by the caller are the only ones then.
-        "trust_env": environment and not mounts,
+        "mounts": {
+            pattern: transports(proxy=url, verify=tls) if url else None for pattern, url in urls.items()
+        },
+        # httpx would refuse any request over an entry of NO_PROXY that it does not understand.
+        "trust_env": False,
     }
 
 

@@ -183,7 +183,7 @@ def _checked(name: str, value: Any) -> Any:
             return read(value)
         except (TypeError, ValueError):
             # Not chained, as its words may quote a password.
-            found = type(value).__name__ if read is _pairs else repr(value)
+            found = type(value).__name__ if read in {_pairs, _proxies} else repr(value)
         raise ValueError(f"{name}: wanted {wanted}; found {found}")
     kind = type(getattr(Options, name))
     if kind in {bool, str}:
@@ -195,6 +195,10 @@ def _checked(name: str, value: Any) -> Any:
 
 def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((str(key), str(item)) for key, item in dict(value).items()))
+
+
+def _proxies(value: Any) -> tuple[tuple[str, str], ...]:
+    return _pairs({key: item or "" for key, item in dict(value).items()})
 
 
 def _mode(value: Any) -> str:
@@ -211,7 +215,7 @@ _READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "connection_verify": (lambda value: value, ""),
     "headers": (_pairs, "values by name"),
-    "proxies": (_pairs, "URLs by scheme, such as {'https': 'http://host:3128'}"),
+    "proxies": (_proxies, "URLs by scheme, such as {'https': 'http://host:3128'}"),
     "retry_mode": (_mode, "'exponential' or 'fixed'"),
     "retry_on_status_codes": (
         lambda value: tuple(sorted({int(status) for status in value})),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LARGEST_ANSWER = 1 << 20
 """Bytes; a token is a few thousand."""
+_PORTS = {"http": 80, "https": 443}
 _PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 _IN_NAMES = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _LONGEST = 86_400.0
@@ -74,7 +75,7 @@ def plain(step: Send, options: Options, proxy: TokenProxy | None) -> tuple[Addre
         options: How it is sent.
         proxy: The token proxy it goes to, if any.
     """
-    if options.transport is not None or options.proxies or proxies_of_environment(step, options, proxy):
+    if options.transport is not None or options.proxies or proxy_of_environment(step, options, proxy):
         return None
     from workload_identity.exchange import address_of, request_bytes  # noqa: PLC0415 - not for httpx
 
@@ -85,24 +86,60 @@ def plain(step: Send, options: Options, proxy: TokenProxy | None) -> tuple[Addre
     return None if content is None else (address, content)
 
 
-def heeds_environment(step: Send, options: Options, proxy: TokenProxy | None) -> bool:
-    """Tell whether a proxy of the environment is for this request.
+def proxy_of_environment(step: Send, options: Options, proxy: TokenProxy | None) -> str:
+    """Return the URL of the proxy that the environment, or the system, names for this request; "" for none.
 
     One is for what is outside: not for a token proxy in the cluster, unless the caller insists, nor for this
-    machine's own addresses.
+    machine's own addresses. NO_PROXY has names, which stand for all below them too, addresses and networks; a
+    port behind them, or "https://" before, narrows them.
     """
-    if step.direct:
-        return False
-    return options.use_env_settings and (proxy is None or "use_env_settings" in vars(options))
+    if step.direct or not options.use_env_settings:
+        return ""
+    if proxy is not None and "use_env_settings" not in vars(options):
+        return ""
+    of_system = sys.platform in {"win32", "darwin"}
+    if not of_system and not any(
+        name.lower() in _PROXY_VARIABLES and os.environ.get(name) for name in os.environ
+    ):
+        return ""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - few have a proxy
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - likewise
+
+    known, url = getproxies(), urlsplit(step.url)
+    found = proxy_url(known.get(url.scheme) or known.get("all", ""))
+    host, port = (url.hostname or "").rstrip("."), url.port or _PORTS.get(url.scheme, 0)
+    if not found or any(
+        _stands_for(entry, url.scheme, host, port) for entry in known.get("no", "").split(",")
+    ):
+        return ""
+    return "" if of_system and proxy_bypass(f"{host}:{port}") else found
 
 
-def proxies_of_environment(step: Send, options: Options, proxy: TokenProxy | None) -> bool:
-    """Tell whether the environment may name a proxy for this request."""
-    if not heeds_environment(step, options, proxy):
+def proxy_url(given: str) -> str:
+    """Return a proxy's URL: a host and a port are enough, as for curl; "" for none."""
+    given = given.strip()
+    return given if not given or "://" in given else f"http://{given.removeprefix('//')}"
+
+
+def _stands_for(entry: str, scheme: str, host: str, port: int) -> bool:
+    """Tell whether an entry of NO_PROXY stands for a host."""
+    before, mark, name = entry.strip().lower().rpartition("://")
+    if not name or (mark and before not in {scheme, "all"}):
         return False
-    if sys.platform in {"win32", "darwin"}:  # the system's settings may
+    if name == "*":
         return True
-    return any(name.lower() in _PROXY_VARIABLES and os.environ.get(name) for name in os.environ)
+    if ":" in host or host.replace(".", "").isdecimal():
+        from ipaddress import ip_address, ip_network  # noqa: PLC0415 - hardly any token service has no name
+
+        address, _, at = name.partition("]")
+        if at and at != f":{port}":
+            return False
+        try:
+            return ip_address(host) in ip_network(address.removeprefix("["), strict=False)
+        except ValueError:
+            return name == f"{host}:{port}"
+    name = name.removeprefix("*").lstrip(".").removesuffix(f":{port}")
+    return bool(name) and f".{host}".endswith(f".{name}")
 
 
 def silence(options: Options, left: float) -> float:
