@@ -127,6 +127,9 @@ SELECTOR, TERMS = "mutatingWebhookNamespaceSelector", "matchExpressions"
         ({"azureTenantID": ""}, "azureTenantID is required: set the Entra tenant"),
         ({"azureEnvironment": "Azure"}, 'azureEnvironment: "Azure" is no Azure cloud; set one of Azure'),
         ({"azureAuthorityHost": "https://u@h"}, 'azureAuthorityHost: "https://u@h" cannot be used'),
+        ({"azureAuthorityHost": "https://h:"}, 'azureAuthorityHost: "https://h:" cannot be used'),
+        ({CTE: {**ENDPOINT, "azureKubernetesTokenProxy": "https://h/\u00e9"}}, "in ASCII letters"),
+        ({"certificateSecret": "a..b"}, "at '/certificateSecret'"),
         ({"webhook": {"url": "https://h/p?q=1"}}, 'webhook.url: "https://h/p?q=1" cannot be used'),
         ({"podLabels": {"azure.workload.identity/use": "true"}}, "without azure.workload.identity/use"),
         ({"commonLabels": {"azure.workload.identity/use": "true"}}, "without azure.workload.identity/use"),
@@ -159,6 +162,12 @@ SELECTOR, TERMS = "mutatingWebhookNamespaceSelector", "matchExpressions"
         ({CTE: {"annotationSuffix": "a", "audience": "b"}}, "azureKubernetesTokenProxy: set the endpoint's"),
         ({CTE: {**ENDPOINT, "audience": "API://AzureADTokenExchange"}}, "is that of ordinary tokens"),
         ({CTE: {"azureKubernetesCACTBLabelSelector": "a=b"}}, '"a=b" is no JSON object'),
+        ({CTE: {"azureKubernetesCACTBLabelSelector": "null"}}, '"null" is no JSON object'),
+        ({CTE: {"azureKubernetesCACTBLabelSelector": '{"app": "a"}'}}, "take out app"),
+        (
+            {CTE: {"azureKubernetesCACTBLabelSelector": '{"matchLabels": {"a": 1}}'}},
+            "matchLabels has 1 for a; put it in quotes",
+        ),
         ({CTE: {"azureKubernetesCACTBLabelSelector": "{}"}}, "set azureKubernetesCACTBSignerName too"),
         ({CTE: {"azureKubernetesTokenProxy": "https://h#f"}}, "azureKubernetesTokenProxy"),
         (

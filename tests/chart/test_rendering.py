@@ -241,7 +241,7 @@ def test_keeps_off_namespaces_that_must_start_without_it(render: Render) -> None
 
 def test_selectors_are_added_to_its_own(render: Render) -> None:
     """A selector in the values narrows which pods are seen; it never widens."""
-    pods = {"matchLabels": {"team": "a", contract.USE_LABEL: "false"}}
+    pods = {"matchLabels": {"team": "a"}}
     namespaces = {
         "matchLabels": {"stage": "prod"},
         "matchExpressions": [{"key": "legacy", "operator": "DoesNotExist"}],

@@ -14,6 +14,14 @@ What the schema cannot say, since it takes two values or a reason. Included by t
 {{- printf "%s: %q cannot be used; set https://HOST[:PORT][/PATH], without user, query or fragment" $name $url | fail -}}
 {{- end -}}
 {{- end -}}
+{{- /* What pods are given is no more than what the operator takes. */}}
+{{- range $name, $url := dict
+      "azureAuthorityHost" .Values.azureAuthorityHost
+      "customTokenEndpoint.azureKubernetesTokenProxy" .Values.customTokenEndpoint.azureKubernetesTokenProxy -}}
+{{- if and $url (not (regexMatch "^https://([A-Za-z0-9._-]+|[[][0-9A-Fa-f:.]+[]])(:[0-9]{1,5})?(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?$" $url)) -}}
+{{- printf "%s: %q cannot be used; set https://HOST[:PORT][/PATH], in ASCII letters" $name $url | fail -}}
+{{- end -}}
+{{- end -}}
 {{- range .Values.extraEnv -}}
 {{- if eq .name "POD_NAMESPACE" -}}
 {{- fail "extraEnv: POD_NAMESPACE is the chart's own; take it out" -}}
@@ -108,8 +116,17 @@ What the schema cannot say, since it takes two values or a reason. Included by t
 {{- printf "customTokenEndpoint.audience: %q is that of ordinary tokens; set the endpoint's own" .audience | fail -}}
 {{- end -}}
 {{- with default "" .azureKubernetesCACTBLabelSelector | trim -}}
-{{- if hasKey (fromJson .) "Error" -}}
+{{- $selector := fromJson . -}}
+{{- if or (hasKey $selector "Error") (not (hasPrefix "{" .)) -}}
 {{- printf "customTokenEndpoint.azureKubernetesCACTBLabelSelector: %q is no JSON object; set a label selector such as {\"matchLabels\": {\"a\": \"b\"}}" . | fail -}}
+{{- end -}}
+{{- if omit $selector "matchLabels" "matchExpressions" -}}
+{{- printf "customTokenEndpoint.azureKubernetesCACTBLabelSelector: %q has more than matchLabels and matchExpressions; take out %s" . (omit $selector "matchLabels" "matchExpressions" | keys | sortAlpha | join ", ") | fail -}}
+{{- end -}}
+{{- range $key, $value := $selector.matchLabels -}}
+{{- if not (kindIs "string" $value) -}}
+{{- printf "customTokenEndpoint.azureKubernetesCACTBLabelSelector: matchLabels has %v for %s; put it in quotes" $value $key | fail -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if gt (list .azureKubernetesCaData .azureKubernetesCAConfigMapName .azureKubernetesCACTBSignerName | compact | len) 1 -}}
