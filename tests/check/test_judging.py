@@ -273,6 +273,23 @@ def test_labels_for_somebody_who_may_see_little(objects: dict[str, Any], *, told
     assert ("label-missing" in found) is told
 
 
+def test_chain_for_somebody_who_sees_the_operator_but_no_webhook() -> None:
+    """As the ClusterRole `view` has it: whether a pod without the label is wired nobody can tell then."""
+    cluster = seen()
+    del cluster.objects[MWC]
+    annotations = {contract.CLIENT_ID: TENANT}
+    account = {"name": "billing", "namespace": "a", "annotations": annotations}
+    operator = {"containers": [{"name": "operator", "args": ["run"]}]}
+    metadata = {"name": "ours", "namespace": "b", "labels": CHART, "uid": "0"}
+    deployment = {"metadata": metadata, "spec": {"template": {"spec": operator}}}
+    cluster.objects |= {"ServiceAccount": [{"metadata": account}], "Deployment": [deployment]}
+
+    states = chain(cluster, {})
+
+    assert releases_of(cluster, flags_of)
+    assert (states["label of the pod"], states["wired"], states["container app"]) == ("unseen",) * 3
+
+
 def test_a_token_that_is_not_made() -> None:
     """For want of its ServiceAccount, and not of a right; or for what the API server said."""
     cluster = seen()

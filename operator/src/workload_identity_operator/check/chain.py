@@ -16,7 +16,7 @@ from workload_identity_operator.check.cluster import (
     use_of,
 )
 from workload_identity_operator.check.findings import CLAIMS, Finding, Object, State, Step
-from workload_identity_operator.check.installation import MWC, Release
+from workload_identity_operator.check.installation import MWC, Release, knows_selection
 from workload_identity_operator.check.issuer import issuer_of
 from workload_identity_operator.check.workloads import Group, judge
 from workload_identity_operator.clouds import PUBLIC_AUDIENCE
@@ -106,15 +106,16 @@ def chain_of(
     if use == "false":
         yield Step("label of the pod", "ok", f'{contract.USE_LABEL}: "false", so it has no identity')
         return
-    unknown = release is None and not cluster.saw(MWC)
-    by_label = release.by_label if release else not unknown
+    unsure = use is None and not knows_selection(cluster, release)
+    unknown = unsure or (release is None and not cluster.saw(MWC))
+    by_label = release.by_label if release and not unsure else not unknown
     chosen = audit.is_chosen(labels_of(pod), present, label_only=by_label)
     codes = {one.code for one in findings}
     told = f"{contract.USE_LABEL}: {quoted(use)}" if use is not None else "none"
     if use is None and chosen:
-        told += "; wired for its ServiceAccount's client-id"
+        told += f"; {'perhaps ' if unsure else ''}wired for its ServiceAccount's client-id"
     undecided = unknown or not cluster.saw("ServiceAccount")
-    state: State = "ok" if chosen else ("unseen" if undecided else "wrong")
+    state: State = "ok" if chosen and not unsure else ("unseen" if undecided else "wrong")
     yield Step("label of the pod", state, told)
     where = f"{pod['metadata']['namespace']}/{account_of(pod)}"
     if hidden:

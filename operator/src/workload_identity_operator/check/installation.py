@@ -189,6 +189,13 @@ def _release(cluster: Cluster, name: str, namespace: str, flags_of: FlagsOf) -> 
     )
 
 
+def knows_selection(cluster: Cluster, release: Release | None) -> bool:
+    """Whether it was seen which pods are wired: labelled ones only, or all of annotated ServiceAccounts."""
+    if cluster.saw(MWC) or cluster.all(POLICY):
+        return True
+    return release is not None and _declared_policy(cluster, release.name, release.namespace) is not None
+
+
 def _declared_policy(cluster: Cluster, name: str, namespace: str) -> Json | None:
     """Return a policy that is not there as the release declares it."""
     config_map = cluster.one("ConfigMap", f"{name}-declared", namespace)

@@ -29,7 +29,7 @@ from workload_identity_operator.check.cluster import (
     use_of,
 )
 from workload_identity_operator.check.findings import Finding, Object, Unseen
-from workload_identity_operator.check.installation import MWC, POLICY, Release, covers_pods
+from workload_identity_operator.check.installation import MWC, POLICY, Release, covers_pods, knows_selection
 from workload_identity_operator.errors import PodRefused, quoted
 from workload_identity_operator.identity import (
     identity_of,
@@ -344,8 +344,7 @@ def _group_findings(
     if use == "true" and account is not None:
         yield from _identity_findings(cluster, group, account, odd)
     by_account = bool(annotations_of(account or {}).get(contract.CLIENT_ID))
-    known = cluster.saw(MWC) or bool(cluster.all(POLICY))
-    if use is None and not chosen and (known or not by_account):
+    if use is None and not chosen and (knows_selection(cluster, release) or not by_account):
         yield from _label_findings(release, group, account, odd, groups)
     if not chosen:
         return
