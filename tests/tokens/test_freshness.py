@@ -1,9 +1,13 @@
 """When a token is fresh, due or over: edges of the clocks."""
 
+import math
+
 import pytest
 
 from workload_identity.cache import DUE, FRESH, OVER, Held
 from workload_identity.clock import Instant
+from workload_identity.providers import dated
+from workload_identity.tokens import AccessToken
 
 START = Instant(1_000_000.0, 50.0)
 
@@ -63,3 +67,11 @@ def test_machine_that_slept_keeps_nothing_fresh() -> None:
 
     assert token.freshness(after(3600, monotonic=1)) == OVER
     assert token.freshness(after(3300, monotonic=1)) == DUE
+
+
+def test_token_without_an_end() -> None:
+    """A credential of somebody's own may give one that never ends: it is not asked again."""
+    token = dated(AccessToken("secret", math.inf), START)  # type: ignore[arg-type]  # as it is written by some
+
+    assert token.freshness(after(1e9)) == FRESH
+    assert token.token.token == "secret"

@@ -80,13 +80,13 @@ class Held:
             token: The token.
             expires_on: What callers are told, in seconds since the epoch by the token service's clock.
             started: When the request for it was begun.
-            lifetime: Seconds from then to its end.
+            lifetime: Seconds from then to its end; a token of a user's own credential may have none, so inf.
             refresh_in: Seconds from then until another should be asked for, if the token service said so.
             stagger: Seconds by which it is due later than it would be, though never after its end.
             token_type: What the token service called it.
         """
         refresh = refresh_in
-        if refresh is None and lifetime >= LONG_LIFE:
+        if refresh is None and LONG_LIFE <= lifetime < inf:
             refresh = lifetime / 2
         due = min(lifetime - REFRESH_AHEAD, inf if refresh is None else refresh)
         due = min(due + stagger, lifetime)
