@@ -63,6 +63,14 @@ def test_host_is_told_by_the_environment(kind: str, names: str) -> None:
     host(kind, *names.split())
 
 
+@pytest.mark.parametrize("name", ["IDENTITY_ENDPOINT", "MSI_ENDPOINT"])
+def test_endpoint_with_blanks_around(name: str) -> None:
+    """What comes of a file ends with a line; that is no part of a URL."""
+    environment = {name: " http://x/token\n", "IDENTITY_HEADER": "a", "MSI_SECRET": "b"}
+
+    assert host_of(environment, "linux", workload_identity=True).endpoint == "http://x/token"
+
+
 @pytest.mark.parametrize("endpoint", ["http://x/token?a=b", "http://x/token?a=b#c"])
 def test_query_and_fragment_of_an_endpoint(stage: Stage, answer: Answer, endpoint: str) -> None:
     """A request adds to the query; a fragment is for browsers and would swallow what is added."""
@@ -93,6 +101,8 @@ def test_pods_token_may_be_anothers() -> None:
         ("", "http://169.254.169.254", False),
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080", True),
         ("/http://127.0.0.1:8080//", "http://127.0.0.1:8080", True),
+        (" http://127.0.0.1:8080/\n", "http://127.0.0.1:8080", True),
+        (" ", "http://169.254.169.254", False),
     ],
 )
 def test_metadata_service_may_be_elsewhere(named: str, url: str, certain: bool) -> None:

@@ -92,7 +92,8 @@ def host_of(environment: Mapping[str, str], platform: str, *, workload_identity:
     def has(*names: str) -> bool:
         return all(environment.get(name) for name in names)
 
-    endpoint = environment.get("IDENTITY_ENDPOINT", "")
+    # With a line end, as of a file, it would be no URL.
+    endpoint = environment.get("IDENTITY_ENDPOINT", "").strip()
     if endpoint:
         if has("IDENTITY_HEADER"):
             thumbprint = environment.get("IDENTITY_SERVER_THUMBPRINT", "")
@@ -101,13 +102,13 @@ def host_of(environment: Mapping[str, str], platform: str, *, workload_identity:
         if has("IMDS_ENDPOINT"):
             return Host(ARC, endpoint, key_folder=_key_folder(environment, platform))
         return Host(UNKNOWN, endpoint)
-    endpoint = environment.get("MSI_ENDPOINT", "")
+    endpoint = environment.get("MSI_ENDPOINT", "").strip()
     if endpoint:
         secret = environment.get("MSI_SECRET", "")
         return Host(AZURE_ML if secret else CLOUD_SHELL, endpoint, secret=secret)
     if workload_identity and has("AZURE_AUTHORITY_HOST", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
         return Host(WORKLOAD)
-    named = environment.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", "").strip("/")
+    named = environment.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", "").strip().strip("/")
     endpoint = f"{named or _METADATA_SERVICE}/metadata/identity/oauth2/token"
     return Host(IMDS, endpoint, certain=bool(named))
 
