@@ -297,10 +297,18 @@ def test_whoever_interrupts_it_sees_no_traceback(tmp_path: Path) -> None:
         whole = {"clusters": [cluster], "contexts": [context], "users": [], "current-context": "c"}
         path.write_text(json.dumps(whole), encoding="utf-8")
         command = [sys.executable, "-m", "workload_identity_operator", "check", f"--kubeconfig={path}"]
-        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        with silent.accept()[0]:
-            child.send_signal(signal.SIGINT)
-            _, told = child.communicate(timeout=60)
+        # As from a shell: what a script starts behind itself ignores it, and so does all that this starts.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        try:
+            with silent.accept()[0]:
+                child.send_signal(signal.SIGINT)
+                _, told = child.communicate(timeout=60)
+        finally:
+            child.kill()
 
     assert (child.returncode, "Traceback" in told) == (130, False), told
 

@@ -169,7 +169,9 @@ def test_replicas_agree(served: Served, inside: Namespace) -> None:
     inside.account("billing", {contract.CLIENT_ID: CLIENT})
     before = eventually(lambda: settled(inside))
     with second_running(served) as second:
-        second.child.wait_until(lambda: "PodWirings are kept" in second.child.log.read_text(), within=20)
+        told = ("PodWirings are kept", "the table of ServiceAccounts is filled")
+        second.child.wait_until(lambda: all(said in second.child.log.read_text() for said in told), within=60)
+        time.sleep(1)  # its first look at what is there follows at once
         inside.account("shipping", {contract.CLIENT_ID: CLIENT})
         after = eventually(lambda: (one := settled(inside)) and len(one["spec"]["identities"]) == 2 and one)
 
