@@ -6,7 +6,7 @@ UV ?= $(shell command -v uv || echo .tools/uv/bin/uv)
 RUN := $(UV) run --locked --quiet
 KIT := $(RUN) python -m testkit
 # Several processes at once; a folder's tests stay with one of them, in the order of names.
-PYTEST := $(RUN) pytest --numprocesses=auto --dist=loadscope --no-loadscope-reorder
+PYTEST := $(RUN) pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo stop cluster node test e2e soak faults bench image check format manifests clean

@@ -1,6 +1,5 @@
 """Fixtures that several folders of tests share."""
 
-import os
 import re
 import secrets
 import signal
@@ -95,12 +94,6 @@ class ByFolder(LoadScopeScheduling):  # type: ignore[misc]  # xdist's schedulers
         file = nodeid.partition("::")[0]
         folder = file.rpartition("/")[0]
         return file if folder.rpartition("/")[2] in MANY_FILES else folder
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Test with half as many processes again as there are cores, as they often wait; four at most."""
-    return min((os.cpu_count() or 1) * 3 // 2, 4)
 
 
 @pytest.hookimpl(optionalhook=True)
