@@ -245,7 +245,7 @@ def test_the_static_manifest_installs_and_updates() -> None:
         told = plane.kubectl("create", inside, "--dry-run=server", "--filename=-", "--output=name", given=pod)
 
     assert kept == bundle
-    assert policy.count(" created\n") == 5
+    assert policy.count(" created\n") == 7
     assert told == "pod/pod\n"
 
 

@@ -311,6 +311,8 @@ def test_expressions_have_the_operators_facts() -> None:
         "tokenFileVariable": contract.ENV_TOKEN_FILE,
         "volumePrefix": contract.VOLUME_PREFIX,
         "policyVolume": contract.POLICY_VOLUME,
+        "wiredBy": contract.WIRED_BY,
+        "wiredByPolicy": contract.WIRED_BY_POLICY,
         "configurationPrefix": contract.CONFIGURATION_PREFIX,
         "minExpiration": contract.MIN_EXPIRATION,
         "maxExpiration": contract.MAX_EXPIRATION,
@@ -364,12 +366,17 @@ def test_the_policy_sees_the_namespaces_of_the_webhook(render: Render) -> None:
     }
     wide, narrow = render(values), render(values | {"selection": "label"})
     not_out = {"key": contract.USE_LABEL, "operator": "NotIn", "values": ["false"]}
+    not_wired = {"key": contract.WIRED_BY, "operator": "NotIn", "values": [contract.WIRED_BY_POLICY]}
 
     for objects in (wide, narrow):
         constraints = policy(objects)["matchConstraints"]
         assert constraints["namespaceSelector"] == webhook(objects)["namespaceSelector"]
         assert constraints["resourceRules"] == webhook(objects)["rules"]
         assert constraints["objectSelector"]["matchExpressions"] == [TERM, not_out]
+        assert webhook(objects)["objectSelector"] == {
+            "matchLabels": {"team": "a", contract.USE_LABEL: "true"},
+            "matchExpressions": [TERM, not_wired],
+        }
     assert policy(wide)["matchConstraints"]["objectSelector"]["matchLabels"] == {"team": "a"}
     assert policy(narrow)["matchConstraints"]["objectSelector"]["matchLabels"] == {
         "team": "a",

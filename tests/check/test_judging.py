@@ -150,6 +150,23 @@ def test_pods_that_lack_another_label() -> None:
     assert [str(one.object) for one in found if one.code == "pod-left-out"] == ["Pod a/web"]
 
 
+def test_pods_that_the_policy_has_wired_lack_no_label() -> None:
+    """For them the webhook is not asked, which is as it should be."""
+    cluster = seen()
+    term = {"key": contract.WIRED_BY, "operator": "NotIn", "values": [contract.WIRED_BY_POLICY]}
+    selector = {"matchLabels": {contract.USE_LABEL: "true"}, "matchExpressions": [term]}
+    webhook = {"name": contract.WEBHOOK_NAME, "objectSelector": selector, "clientConfig": {}}
+    cluster.objects[MWC][0]["webhooks"] = [webhook]
+    labels = {contract.USE_LABEL: "true", contract.WIRED_BY: contract.WIRED_BY_POLICY}
+    metadata = {"name": "web", "namespace": "a", "uid": "1", "labels": labels}
+    spec = {"containers": [{"name": "app"}]}
+    cluster.objects["Pod"] = [{"metadata": metadata, "spec": spec, "status": {}}]
+
+    found = report_on(cluster, releases_of(cluster, flags_of)).findings
+
+    assert "pod-left-out" not in {one.code for one in found}
+
+
 def test_a_job_that_has_ended_makes_no_pods() -> None:
     """Whatever would be in their way: its ServiceAccount can be gone by now."""
     cluster = seen()
@@ -393,6 +410,26 @@ def test_by_what_the_webhook_is_asked(values: dict[str, Any]) -> None:
     (condition,) = cluster.all(MWC)[0]["webhooks"][0]["matchConditions"]
     condition["expression"] += " && true"
     assert edits() == ['matchCondition "unwired"']
+
+
+def test_for_which_pods_the_webhook_is_asked() -> None:
+    """Beside the policy for those that it has not wired; whoever changes that changes what is installed."""
+    cluster = Cluster("https://example.com", "v1.36.3")
+    for one in yaml.safe_load_all(rendered({"engine": "policy"})):
+        if one:
+            one["metadata"] |= {"resourceVersion": "1", "uid": one["metadata"]["name"]}
+            cluster.objects.setdefault(one["kind"], []).append(one)
+    (webhook,) = cluster.all(MWC)[0]["webhooks"]
+    found: list[str] = []
+
+    for edited in (False, True):
+        if edited:
+            webhook["objectSelector"]["matchExpressions"] = []
+        told = report_on(cluster, releases_of(cluster, flags_of)).findings
+        found += [one.found for one in told if (one.code, one.object.kind) == ("object-edited", MWC)]
+
+    (told_of,) = found
+    assert told_of.startswith("objectSelector ")
 
 
 def test_a_consequence_is_not_told() -> None:

@@ -222,11 +222,43 @@ def test_wired_pods_are_not_reviewed(served: Served, inside: Namespace) -> None:
     assert reviews(served, inside) == before
 
 
+MARKED = {**LABELS, contract.WIRED_BY: contract.WIRED_BY_POLICY}
+
+
+@pytest.mark.parametrize("labels", [LABELS, {}], ids=["labelled", "unlabelled"])
+def test_labelled_pods_say_that_they_need_no_webhook(inside: Namespace, labels: Mapping[str, str]) -> None:
+    """The API server then need not find out whether ours is to be asked; of others it never would."""
+    known(inside)
+
+    stored = look(inside, pod("web", "billing", metadata={"labels": dict(labels)}))
+
+    assert stored["metadata"].get("labels", {}) == (MARKED if labels else {})
+    assert env_of(stored) == WIRED
+
+
+@pytest.mark.parametrize("account", ["billing", "unheard-of"])
+@pytest.mark.parametrize("mark", [contract.WIRED_BY_POLICY, "webhook", ""])
+def test_what_an_author_says_of_who_wired_the_pod(inside: Namespace, account: str, mark: str) -> None:
+    """It keeps no pod from the webhook: only the policy may say so."""
+    known(inside)
+    if account != "billing":
+        inside.account(account, {contract.TENANT_ID: "other"})
+    metadata = {"labels": {**LABELS, contract.WIRED_BY: mark}, "annotations": {contract.INJECT_PROXY: "true"}}
+
+    stored = look(inside, pod("web", account, metadata=metadata))
+
+    assert stored["metadata"]["labels"] == LABELS
+    assert env_of(stored)["AZURE_FEDERATED_TOKEN_FILE"] == contract.TOKEN_FILE
+    assert contract.PROXY_NAME in {one["name"] for one in stored["spec"]["initContainers"]}
+
+
 def test_pod_pasted_from_a_wired_one_and_changed(inside: Namespace) -> None:
     """What no longer fits what it asks for is put right by the webhook, which the policy leaves it to."""
     known(inside)
     stored = look(inside, pod("web", "billing"))
-    fresh = {"name": "again", "labels": LABELS, "annotations": {contract.EXPIRATION: "7200"}}
+    labels = stored["metadata"]["labels"]
+    assert labels == MARKED
+    fresh = {"name": "again", "labels": labels, "annotations": {contract.EXPIRATION: "7200"}}
     longer = {**stored, "metadata": fresh}
     beside = copy.deepcopy({**stored, "metadata": {**fresh, "annotations": {}}})
     (mount,) = (

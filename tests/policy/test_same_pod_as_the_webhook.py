@@ -139,8 +139,12 @@ def complete(manifest: Json) -> Json:
 
 
 def normal(stored: Json) -> Json:
-    """Return what two dry runs must agree on; the token's volume has another name in each engine."""
+    """Return what two dry runs must agree on.
+
+    The token's volume has another name in each engine, and only the policy marks what it wired.
+    """
     metadata = stored["metadata"]
+    metadata.get("labels", {}).pop(contract.WIRED_BY, None)
     for key in ("uid", "creationTimestamp", "namespace", "managedFields"):
         metadata.pop(key, None)
     if "generateName" in metadata:
@@ -152,6 +156,18 @@ def normal(stored: Json) -> Json:
         if named["name"].startswith(contract.VOLUME_PREFIX):
             named["name"] = "ours"
     return stored
+
+
+def mark_of(stored: Json) -> str | None:
+    """Return what a pod says of who wired it."""
+    mark: str | None = stored["metadata"].get("labels", {}).get(contract.WIRED_BY)
+    return mark
+
+
+def mark_wanted(manifest: Json, *, wired: bool) -> str | None:
+    """Return what it should say: only of a labelled pod need the API server know."""
+    label = ((manifest.get("metadata") or {}).get("labels") or {}).get(contract.USE_LABEL)
+    return contract.WIRED_BY_POLICY if wired and label == "true" else None
 
 
 def is_plain(case: Json) -> bool:
@@ -191,8 +207,11 @@ def outcome_of(cluster: Cluster, name: str) -> str:
         bare = normal(cluster.create(UNWIRED, complete(case["pod"])))
     except Refused:
         return "refused"
-    found = normal(cluster.create(cluster.namespaces[name], complete(case["pod"])))
-    if found == bare:
+    stored = cluster.create(cluster.namespaces[name], complete(case["pod"]))
+    mark, found = mark_of(stored), normal(stored)
+    left = found == bare
+    assert mark == mark_wanted(case["pod"], wired=not left), name
+    if left:
         return "left"
     assert found == wanted, name
     return "wired"
@@ -396,7 +415,9 @@ def test_any_pod(engines: Engines, tally: Tally, manifest: Json) -> None:
 
     assert same(by_webhook, wanted)
     if plain:
+        assert by_policy is not None
         assert volumes_of(by_policy)[-1:] == [contract.POLICY_VOLUME]
+        assert mark_of(by_policy) == mark_wanted(manifest, wired=True)
         assert same(by_policy, wanted)
     elif by_policy is None or normal(copy.deepcopy(by_policy)) != unwired:
         # The webhook's, whom the chart asks for labelled pods.

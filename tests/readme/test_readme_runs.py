@@ -51,6 +51,7 @@ def shown(pod: Mapping[str, Any]) -> dict[str, Any]:
         for container in spec["containers"]
     ]
     return {
+        "metadata": {"labels": pod["metadata"]["labels"]},
         "spec": {
             "serviceAccountName": spec["serviceAccountName"],
             "containers": containers,

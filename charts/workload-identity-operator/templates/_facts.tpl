@@ -9,6 +9,8 @@ tokenPath: token/azure-identity-token
 volumePrefix: azure-workload-identity-reserved-
 tokenFileVariable: AZURE_FEDERATED_TOKEN_FILE
 policyVolume: azure-workload-identity-reserved-policy
+wiredBy: workload-identity.io/wired-by
+wiredByPolicy: policy
 configurationPrefix: azure-
 minExpiration: 3600
 maxExpiration: 86400

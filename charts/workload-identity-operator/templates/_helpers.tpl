@@ -233,3 +233,25 @@ matchExpressions:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
+
+{{/* Those of them for which the webhook may be asked: all, or beside the policy those that it has not wired. */}}
+{{- define "workload-identity-operator.asked" -}}
+{{- $facts := include "workload-identity-operator.facts" . | fromYaml -}}
+{{- $selector := include "workload-identity-operator.labelled" . | fromYaml -}}
+{{- if include "workload-identity-operator.policyEngine" . -}}
+{{- $others := dict "key" $facts.wiredBy "operator" "NotIn" "values" (list $facts.wiredByPolicy) -}}
+{{- $_ := append (default list $selector.matchExpressions) $others | set $selector "matchExpressions" -}}
+{{- end -}}
+{{- toYaml $selector -}}
+{{- end -}}
+
+{{/* Where a pod says that the policy has wired it, as a JSON Pointer. */}}
+{{- define "workload-identity-operator.wiredByPath" -}}
+{{- $facts := include "workload-identity-operator.facts" . | fromYaml -}}
+/metadata/labels/{{ replace "/" "~1" $facts.wiredBy }}
+{{- end -}}
+
+{{/* What takes that off where an author wrote it. */}}
+{{- define "workload-identity-operator.unmark" -}}
+{{- printf "%s-unmark" (include "workload-identity-operator.fullname" .) -}}
+{{- end -}}

@@ -81,7 +81,7 @@ class Reach:
 
     Attributes:
         namespaces: Selector of the namespaces.
-        pods: Selector of the pods, beside the label that opts in.
+        pods: Selector of the pods, beside the label that opts in and the one by which the policy marks them.
         label_only: Whether pods without that label are left alone.
         plan: What is done for owners.
     """
@@ -100,9 +100,10 @@ def reach_of(configuration: Json) -> Reach | None:
             pods = dict(webhook.get("objectSelector") or {})
             labels = dict(pods.get("matchLabels") or {})
             labels.pop(contract.USE_LABEL, None)
+            terms = [one for one in pods.get("matchExpressions") or () if one["key"] != contract.WIRED_BY]
             return Reach(
                 namespaces=webhook.get("namespaceSelector") or {},
-                pods={**pods, "matchLabels": labels},
+                pods={"matchLabels": labels, "matchExpressions": terms},
                 label_only=annotations.get(contract.SELECTION) == "label",
                 plan=plan_of(annotations),
             )

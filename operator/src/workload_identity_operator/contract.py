@@ -73,6 +73,10 @@ VOLUME_HASH_LENGTH: Final = 30
 
 POLICY_VOLUME: Final = VOLUME_PREFIX + "policy"
 """The volume's name where the API server's own policy wires the pod: CEL has no hash function."""
+WIRED_BY: Final = "workload-identity.io/wired-by"
+"""Ours alone. Label that the policy puts on labelled pods beside that volume: by it the API server leaves our
+webhook out, and need not evaluate whether the pod lacks something. What an author says there is taken off."""
+WIRED_BY_POLICY: Final = "policy"
 
 # The proxy for programs that call the instance metadata service.
 PROXY_NAME: Final = "azwi-proxy"

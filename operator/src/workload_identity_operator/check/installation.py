@@ -44,6 +44,9 @@ BINDING: Final = "MutatingAdmissionPolicyBinding"
 RULES: Final = "ValidatingAdmissionPolicy"
 RULES_BINDING: Final = "ValidatingAdmissionPolicyBinding"
 _GUARD: Final = "-guard"
+_UNMARK: Final = "-unmark"
+_BESIDE: Final[Mapping[str, str]] = {RULES: _GUARD, POLICY: _UNMARK, BINDING: _UNMARK}
+"""What ends the names of objects beside the first of their kind."""
 _MOST_TOLD: Final = 3
 _WRITES: Final = "see whether the operator runs, and its log"
 _HELM: Final = "helm upgrade (from Helm 4 on with --force-conflicts), or apply the manifests again"
@@ -130,7 +133,7 @@ def names_of_releases(cluster: Cluster) -> list[tuple[str, str]]:
             meta = one["metadata"]
             ours = is_of_chart(one) or (kind == MWC and meta["name"] == Flags().webhook_configuration)
             if ours:
-                name = meta["name"].removesuffix(_GUARD) if kind == RULES else meta["name"]
+                name = meta["name"].removesuffix(_BESIDE.get(kind, ""))
                 name = name.removeprefix(contract.CONFIGURATION_PREFIX) if kind == MWC else name
                 found[name] = found.get(name) or _namespace_of(kind, one)
     # Workloads are judged by the first: the one that is called what it is called where nobody says otherwise.
@@ -382,6 +385,10 @@ def _webhook_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
     yield from _unlabelled_findings(cluster, release)
 
 
+_NOT_WIRED_YET: Final[Json] = {
+    "key": contract.WIRED_BY, "operator": "NotIn", "values": [contract.WIRED_BY_POLICY]
+}  # fmt: skip
+"""Which pods the webhook may be asked for where the policy stands before it."""
 _AS_ELSEWHERE: Final = "the chart's matchConditions, and selectors as in the other objects of the release"
 
 
@@ -401,6 +408,8 @@ def _edits_of_webhook(cluster: Cluster, release: Release, webhook: Json) -> Iter
     policy = _declared_policy(cluster, release.name, release.namespace)
     pods = policy and (policy["spec"].get("matchConstraints") or {}).get("objectSelector")
     selector = webhook.get("objectSelector")
+    if pods is not None and stored:
+        pods = {**pods, "matchExpressions": [*(pods.get("matchExpressions") or ()), _NOT_WIRED_YET]}
     if pods is not None and _terms(selector, contract.USE_LABEL) != _terms(pods, contract.USE_LABEL):
         yield f"objectSelector {quoted(json.dumps(selector), 300)}"
 
@@ -974,7 +983,7 @@ def _is_aks(cluster: Cluster) -> bool:
 def _version_findings(cluster: Cluster, release: Release) -> Iterator[Finding]:
     kinds = (MWC, POLICY, BINDING, RULES, RULES_BINDING, "Deployment")
     found: dict[str, list[str]] = {}
-    names = {release.name, release.name + _GUARD, release.configuration_name}
+    names = {release.name, release.name + _GUARD, release.name + _UNMARK, release.configuration_name}
     for kind in kinds:
         for one in cluster.all(kind):
             if is_of_chart(one) and one["metadata"]["name"] in names:

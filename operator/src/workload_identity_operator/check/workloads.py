@@ -349,7 +349,8 @@ def _group_findings(
     if not chosen:
         return
     if release and release.webhook and use == "true":
-        term = obstacle(release.webhook.get("objectSelector"), labels)
+        before = {key: value for key, value in labels.items() if key != contract.WIRED_BY}
+        term = obstacle(release.webhook.get("objectSelector"), before)
         if term and contract.USE_LABEL not in term:
             yield Finding(
                 "pod-left-out",

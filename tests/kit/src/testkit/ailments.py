@@ -213,7 +213,7 @@ class Patient:
 def taking_away(patient: Patient, *, last: bool) -> Iterator[None]:
     """Have a webhook of somebody else's take from pods what they were given before it.
 
-    The first one takes what the policy gave; the last one also what our webhook did, each time.
+    Each time, that is: the first one takes what the policy gave, the last one also what our webhook did.
     """
 
     async def undo(request: web.Request) -> web.Response:
@@ -237,7 +237,7 @@ def taking_away(patient: Patient, *, last: bool) -> Iterator[None]:
             "rules": [pods],
             "sideEffects": "None",
             "admissionReviewVersions": ["v1"],
-            "reinvocationPolicy": "IfNeeded" if last else "Never",
+            "reinvocationPolicy": "IfNeeded",
         }
         kind, name = "MutatingWebhookConfiguration", "zz-others" if last else "aa-others"
         patient.create({"kind": kind, "metadata": {"name": name}, "webhooks": [webhook]})

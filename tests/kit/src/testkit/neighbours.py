@@ -1,9 +1,10 @@
 """Others in the cluster whom wiring has to get along with."""
 
 import json
+import threading
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import trustme
@@ -11,7 +12,10 @@ from aiohttp import web
 
 from testkit import loopback
 from testkit.control_plane import ControlPlane
-from testkit.workloads import Namespace
+from testkit.processes import ProcessFailed
+from testkit.workloads import Namespace, eventually
+from testkit.workloads import pod as workload
+from workload_identity_operator import contract
 
 
 def peer_configuration(name: str, port: int, ca: str = "", /, **parts: Any) -> dict[str, Any]:
@@ -63,9 +67,19 @@ def other_webhook(inside: Namespace, patch: list[Mapping[str, Any]], name: str) 
         inside: The namespace whose pods it is called for.
         patch: What it does to pods that have no such container yet.
         name: How its configuration's name begins: the API server calls webhooks in the order of these.
+
+    When this begins the API server calls it.
     """
+    called = threading.Event()
+
+    def is_called() -> bool:
+        out = {"labels": {contract.USE_LABEL: "false"}}
+        with suppress(ProcessFailed):  # what it does may not fit that pod
+            inside.create(workload("asking", "default", metadata=out), "--dry-run=server")
+        return called.is_set()
 
     async def answer(request: web.Request) -> web.Response:
+        called.set()
         review = await request.json()
         pod = review["request"]["object"]
         done = any(c["name"] == "sidecar" for c in pod["spec"]["containers"])
@@ -111,6 +125,7 @@ def other_webhook(inside: Namespace, patch: list[Mapping[str, Any]], name: str) 
                 }
             )
             try:
+                eventually(is_called)
                 yield
             finally:
                 inside.kubectl("delete", "mutatingwebhookconfiguration", name)

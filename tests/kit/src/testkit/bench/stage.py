@@ -22,7 +22,7 @@ from workload_identity_operator import contract
 
 POLICY: Final = "policy"
 UNLABELLED: Final = "policy, no label"
-"""As annotating a ServiceAccount alone has it: no webhook need be asked, so none decides whether it is."""
+"""As annotating a ServiceAccount alone has it."""
 OURS: Final = "ours"
 PEER: Final = "peer"
 BARE: Final = "no engine"
