@@ -35,7 +35,7 @@ class Effort:
         credentials: Of different clients, whose memory is measured.
     """
 
-    rounds: int = 8
+    rounds: int = 16
     seconds: float = 1.5
     connections: tuple[int, ...] = (1, 8)
     identities: tuple[int, ...] = (1, 10, 100, 1_000, 5_000)
