@@ -56,7 +56,7 @@ def shown(pod: Mapping[str, Any]) -> dict[str, Any]:
             "serviceAccountName": spec["serviceAccountName"],
             "containers": containers,
             "volumes": ours,
-        }
+        },
     }
 
 

@@ -32,11 +32,9 @@ SELECTED_BY: Final = "bench"
 VALUES: Final[Mapping[str, Any]] = {
     "azureTenantID": TENANT,
     "engine": "auto",
-    "mutatingWebhookNamespaceSelector": {
-        "matchExpressions": [{"key": SELECTED_BY, "operator": "In", "values": [POLICY, OURS]}]
-    },
+    "mutatingWebhookNamespaceSelector": {"matchLabels": {SELECTED_BY: POLICY}},
 }
-"""The chart's: the webhook stands behind the policy, as users have it."""
+"""The chart's: the webhook stands behind the policy, as users have it. `alone` is for where it does not."""
 READY_WITHIN: Final = 300.0
 """Seconds."""
 WIRED: Final[Mapping[str, str]] = {
@@ -86,6 +84,7 @@ def staged(plane: ControlPlane, port: int, peer: Path | None) -> Iterator[Stage]
         kubeconfig = plane.kubeconfig_for(RELEASE, NAMESPACE)
         operator = stack.enter_context(ours_running(plane, port, kubeconfig))
         webhooks = {OURS: webhook_of(plane, port, operator)}
+        plane.kubectl("apply", "--filename=-", given=json.dumps(alone(plane)))
         if peer is not None:
             theirs = stack.enter_context(theirs_running(plane, peer))
             webhooks[PEER] = theirs
@@ -104,12 +103,22 @@ def staged(plane: ControlPlane, port: int, peer: Path | None) -> Iterator[Stage]
 
 
 def install(plane: ControlPlane, port: int) -> None:
-    """Install the chart, its policy for namespaces of POLICY only: there are some with the webhook alone."""
+    """Install the chart, for namespaces of POLICY only."""
     install_chart(plane, port, VALUES)
-    # As declared it would be put right.
-    plane.kubectl("delete", "configmap", f"{RELEASE}-declared", f"--namespace={NAMESPACE}")
-    only = {"spec": {"matchConstraints": {"namespaceSelector": {"matchLabels": {SELECTED_BY: POLICY}}}}}
-    plane.kubectl("patch", "mutatingadmissionpolicy", RELEASE, "--type=merge", f"--patch={json.dumps(only)}")
+
+
+def alone(plane: ControlPlane) -> dict[str, Any]:
+    """Return what has our webhook called in namespaces of OURS, as the chart has it without a policy."""
+    (webhook,) = plane.get("mutatingwebhookconfiguration", CONFIGURATION)["webhooks"]
+    del webhook["matchConditions"], webhook["objectSelector"]["matchExpressions"]
+    # Under the name that it has in the chart it would be taken for the peer's.
+    own = {"name": "mutation.ours.example", "namespaceSelector": {"matchLabels": {SELECTED_BY: OURS}}}
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "bench-ours"},
+        "webhooks": [webhook | own],
+    }
 
 
 @contextmanager
